@@ -1,0 +1,66 @@
+"""The command `wavemix-pl`: finds the verb, and turns errors that are the user's to mend into one line."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+
+from wavemix_pl import __version__
+from wavemix_pl.errors import InputError
+
+
+def _train(arguments: list[str]) -> None:
+    from wavemix_pl.training import TrainingCLI  # imports lightning, which takes seconds
+
+    TrainingCLI.run(arguments)
+
+
+# verb -> what it does, and the function that gets the whole command line, verb included
+VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
+    "fit": ("train a model", _train),
+    "validate": ("compute the metrics on the validation images", _train),
+    "test": ("compute the metrics on the test images, and report", _train),
+    "predict": ("name the classes of image files", _train),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line.
+
+    Args:
+        argv: Without the program's name; None takes it from the process.
+
+    Returns:
+        0, or 2 where something given cannot be used: then one line on standard error says what and how to mend it.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = arguments[:1] == ["--debug"]
+    arguments = arguments[debug:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"wavemix-pl {__version__}")
+        return 0
+    try:
+        if arguments[0] not in VERBS:
+            nearest = difflib.get_close_matches(arguments[0], VERBS, n=1)
+            hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+            raise InputError(f"unknown verb {arguments[0]!r}{hint} Known are {', '.join(VERBS)}")
+        VERBS[arguments[0]][1](arguments)
+    except InputError as error:
+        if debug:
+            raise
+        print(f"wavemix-pl: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {verb:<10} {purpose}" for verb, (purpose, _) in VERBS.items())
+    return (
+        f"usage: wavemix-pl [--debug] VERB [options]\n\n{verbs}\n\n"
+        "'wavemix-pl VERB --help' lists the options of a verb; --debug in front shows tracebacks.\n"
+        "A first run, which needs no data at hand: wavemix-pl fit --trainer.max_epochs=10"
+    )

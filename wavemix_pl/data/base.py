@@ -1,0 +1,186 @@
+"""What every image data module shares: split, loaders, and the work done on whole batches."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, default_collate
+from torchvision.transforms.v2 import functional as TF
+
+from wavemix_pl.errors import InputError
+
+Augment = Literal["none", "flip"]
+
+
+class TensorImages(Dataset[Any]):
+    """A data set that lies in memory, and hands out whole batches by one indexing.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        targets: (N,) int64.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor) -> None:
+        self.images, self.targets = images, targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.targets[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """What DataLoader asks for instead of single items, where it is there."""
+        chosen = torch.tensor(indices)
+        return self.images[chosen], self.targets[chosen]
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Images (B, C, H, W) uint8 from the loaders, float32 and normalised on the device; targets (B,) int64.
+
+    A part of the training images, chosen by `split_seed` alone, is kept for validation. The order of the training
+    images depends on the seed of the run and on the epoch alone: not on the number of workers, nor on what was
+    trained before a resume.
+
+    Args:
+        batch_size: Images per optimizer step over all devices together; each device gets an equal share.
+        num_workers: Processes that load. 0 is the fastest for data that lies in memory.
+        val_fraction: Share of the training images that is kept for validation.
+        split_seed: Chooses which.
+        augment: Of training images: "none" (the paper's default), or "flip" (horizontal, half of them).
+
+    Attributes:
+        class_names: In the order of the targets.
+        in_channels: Channels of an image.
+        image_size: (H, W) in pixels.
+        mean: Per channel, of images scaled to 0...1.
+        std: Likewise.
+    """
+
+    class_names: ClassVar[Sequence[str]]
+    in_channels: ClassVar[int] = 3
+    image_size: ClassVar[tuple[int, int]]
+    mean: ClassVar[Sequence[float]]
+    std: ClassVar[Sequence[float]]
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        augment: Augment = "none",
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(f"batch_size must be at least 1 and num_workers at least 0, got {batch_size}, {num_workers}")
+        if not 0 < val_fraction < 1:
+            raise InputError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.val_fraction, self.split_seed, self.augment = val_fraction, split_seed, augment
+        self.train_set: Dataset[Any] | None = None
+        self.val_set: Dataset[Any] | None = None
+        self.test_set: Dataset[Any] | None = None
+
+    @abstractmethod
+    def load(self, split: Literal["train", "test"]) -> Dataset[Any]:
+        """All images of a split, as the data set's makers divided it. Items are (image uint8, target)."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What a prediction needs to know of the data, in plain values."""
+        return {
+            "class_names": list(self.class_names),
+            "in_channels": self.in_channels,
+            "image_size": list(self.image_size),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def setup(self, stage: str) -> None:
+        if stage in ("fit", "validate") and self.train_set is None:
+            self.train_set, self.val_set = self._split(self.load("train"))
+        if stage in ("test", "predict") and self.test_set is None:
+            self.test_set = self.load("test")
+
+    def _split(self, dataset: Any) -> tuple[Subset[Any], Subset[Any]]:
+        total = len(dataset)
+        held_out = round(total * self.val_fraction)
+        if not 0 < held_out < total:
+            raise InputError(f"val_fraction {self.val_fraction} of {total} images leaves {held_out} for validation")
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.split_seed)).tolist()
+        return Subset(dataset, sorted(order[held_out:])), Subset(dataset, sorted(order[:held_out]))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        world, rank = self._world()
+        # seed_everything leaves the run's seed in this variable; Lightning's own samplers read it there as well.
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        sampler = DistributedSampler(self._loaded(self.train_set), world, rank, shuffle=True, seed=seed, drop_last=True)
+        # drop_last: batch norm cannot be trained on a last batch of a single image.
+        return self._loader(self.train_set, sampler, drop_last=len(sampler) >= self.batch_size // world)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.val_set, self._in_order(self.val_set))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.test_set, self._in_order(self.test_set))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.test_dataloader()
+
+    def _in_order(self, dataset: Dataset[Any] | None) -> DistributedSampler[Any]:
+        """Each image on one rank and once, so that metrics over uneven batches are exact."""
+        return UnrepeatedDistributedSampler(self._loaded(dataset), *self._world(), shuffle=False)
+
+    def _loader(self, dataset: Any, sampler: DistributedSampler[Any], drop_last: bool = False) -> DataLoader[Any]:
+        world, _ = self._world()
+        if self.batch_size % world:
+            raise InputError(f"batch_size {self.batch_size} does not divide by the {world} devices")
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size // world,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_collate,
+            drop_last=drop_last,
+            generator=torch.Generator().manual_seed(0),  # else each epoch would draw from the generator of the model
+        )
+
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    @staticmethod
+    def _loaded(dataset: Dataset[Any] | None) -> Dataset[Any]:
+        if dataset is None:
+            raise RuntimeError("call setup() first")
+        return dataset
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """The work on whole batches: augmentation of training images, scaling, normalisation."""
+        images, targets = batch
+        if self.augment == "flip" and self.trainer is not None and self.trainer.training:
+            flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+            images = torch.where(flipped, images.flip(-1), images)
+        return self.normalize(images), targets
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 -> float32 with the data set's mean and standard deviation taken out."""
+        return TF.normalize(TF.to_dtype(images, torch.float32, scale=True), list(self.mean), list(self.std))
+
+
+def _collate(batch: Any) -> Any:
+    """Leaves what `__getitems__` has batched already; stacks single items."""
+    return batch if isinstance(batch, tuple) else default_collate(batch)

@@ -1,0 +1,9 @@
+"""The one kind of error that is the user's to mend."""
+
+
+class InputError(ValueError):
+    """An argument, a file or a data set that cannot be used as it is.
+
+    The message is one line that says what was given, what is accepted, and how to mend it. The command line prints
+    it without a traceback and ends with exit code 2; in Python it is an ordinary `ValueError`.
+    """

@@ -1,0 +1,224 @@
+"""WaveMix: the whole architecture, bottom-up, in the order of the paper's Section 3.
+
+The paper's symbols and the words used here:
+
+    C dim   N depth   L level   ff   mul mult   c reduce   x_0 reduced   w mixer   x_l subbands
+    m expand, project (the MLP)   t upsample   b norm
+
+Letters in shapes: B images, C channels, H rows, W columns, D = dim, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavemix_pl.config import WaveMixConfig
+from wavemix_pl.errors import InputError
+from wavemix_pl.models.mixers import MIXERS, UPSAMPLERS
+
+
+class StridedStem(nn.Sequential):
+    """Initial convolutions for small images and for segmentation (Section 4.2); no activation between them."""
+
+    def __init__(self, config: WaveMixConfig) -> None:
+        dim, stride = config.dim, config.stride
+        super().__init__(
+            nn.Conv2d(config.in_channels, dim // 2, 3, stride, padding=1),
+            nn.Conv2d(dim // 2, dim, 3, stride, padding=1),
+        )
+        self.reduction = stride * stride
+
+
+class PatchifyStem(nn.Sequential):
+    """Initial convolutions for large images (Appendix C.3); rows and columns beyond the last whole patch are not seen."""
+
+    def __init__(self, config: WaveMixConfig) -> None:
+        dim, patch = config.dim, config.patch_size
+        super().__init__(
+            nn.Conv2d(config.in_channels, dim // 4, 3, padding=1),
+            nn.Conv2d(dim // 4, dim // 2, 3, padding=1),
+            nn.Conv2d(dim // 2, dim, patch, stride=patch),
+            nn.GELU(),
+            nn.BatchNorm2d(dim),
+        )
+        self.reduction = patch
+
+
+class LevelPath(nn.Sequential):
+    """What happens to the sub-bands of one level (Eq. 4): MLP, upsampling, batch norm."""
+
+    def __init__(self, config: WaveMixConfig, in_channels: int, out_channels: int, factor: int) -> None:
+        hidden = config.dim * config.mult
+        upsampler = UPSAMPLERS[config.upsample]
+        width = upsampler.input_width(config.ff, out_channels)
+        super().__init__(
+            OrderedDict(
+                expand=nn.Conv2d(in_channels, hidden, 1),
+                act=nn.GELU(),
+                drop=nn.Dropout(config.dropout),
+                project=nn.Conv2d(hidden, width, 1),
+                upsample=upsampler(width, out_channels, factor),
+                norm=nn.BatchNorm2d(out_channels),
+            )
+        )
+
+
+class WaveMixBlock(nn.Module):
+    """The WaveMix block (Fig. 1c; Eq. 1-5) for any number of levels; with one level, WaveMix-Lite (Fig. 3).
+
+    Takes and returns (B, D, H, W) for any H and W: a level that meets an odd side repeats its last row or column, and
+    what comes back up is cropped to the size that went down.
+    """
+
+    def __init__(self, config: WaveMixConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.reduce = nn.Conv2d(dim, dim // 4, 1)
+        self.mixer = MIXERS[config.mixer](config.level, config.wavelet)
+        coarsest = len(self.mixer.factors) - 1
+        self.paths = nn.ModuleList(
+            LevelPath(
+                config,
+                in_channels=dim if i == coarsest else dim + dim // 2,
+                out_channels=dim if i == 0 else dim // 2,
+                factor=factor,
+            )
+            for i, factor in enumerate(self.mixer.factors)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        subbands = self.mixer(self.reduce(x))  # Eq. 1, 2: finest first
+        out = self.paths[-1](subbands[-1])  # Eq. 4 at the coarsest level
+        for finer, path in zip(subbands[-2::-1], self.paths[-2::-1], strict=True):
+            out = path(torch.cat((finer, _crop(out, finer)), dim=1))  # Eq. 3, 4
+        return _crop(out, x) + x  # Eq. 5
+
+
+class WaveMix(nn.Module):
+    """The backbone that every task shares: stem and blocks (Section 3.1).
+
+    Attributes:
+        config: What it was built from.
+    """
+
+    def __init__(self, config: WaveMixConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = StridedStem(config) if config.stem == "strided" else PatchifyStem(config)
+        self.blocks = nn.Sequential(*(WaveMixBlock(config) for _ in range(config.depth)))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, H', W'), where H' and W' are what the stem leaves of H and W."""
+        features: Tensor = self.blocks(self.stem(images))
+        return features
+
+
+class ClassificationHead(nn.Sequential):
+    """Optional 1x1 channel mixing, mean over space, linear (Section 3.1). (B, D, H', W') -> (B, K)."""
+
+    def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
+        width = config.head_dim or config.dim
+        mix = nn.Conv2d(config.dim, width, 1) if config.head_dim else nn.Identity()
+        super().__init__(OrderedDict(mix=mix, pool=_GlobalMean(), linear=nn.Linear(width, num_classes)))
+
+
+class SegmentationHead(nn.Sequential):
+    """Two transposed convolutions and a 1x1 convolution (Section 4.3). (B, D, H', W') -> (B, K, 4H', 4W')."""
+
+    scale = 4
+
+    def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
+        dim = config.dim
+        super().__init__(
+            nn.ConvTranspose2d(dim, dim // 2, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(dim // 2, dim // 4, 4, stride=2, padding=1),
+            nn.Conv2d(dim // 4, num_classes, 1),
+        )
+
+
+class WaveMixClassifier(WaveMix):
+    """WaveMix for image classification (Fig. 1a). Images (B, C, H, W) -> logits (B, K)."""
+
+    def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
+        super().__init__(config)
+        self.head = ClassificationHead(config, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.forward_features(images))
+        return logits
+
+
+class WaveMixSegmenter(WaveMix):
+    """WaveMix for semantic segmentation (Fig. 1b). Images (B, C, H, W) -> logits (B, K, H, W), for any H and W.
+
+    Images whose sides the stem does not divide are continued by their last row and column, and the logits cropped.
+    A stem that reduces by other than the head's factor of 4 gets its logits resized bilinearly.
+    """
+
+    def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
+        super().__init__(config)
+        self.head = SegmentationHead(config, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = (-side % self.stem.reduction for side in images.shape[-2:])
+        padded = F.pad(images, (0, columns, 0, rows), mode="replicate") if rows or columns else images
+        logits: Tensor = self.head(self.forward_features(padded))
+        if self.stem.reduction != self.head.scale:
+            logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        return _crop(logits, images)
+
+
+_TASKS: dict[str, type[WaveMixClassifier] | type[WaveMixSegmenter]] = {
+    "classification": WaveMixClassifier,
+    "segmentation": WaveMixSegmenter,
+}
+_SEGMENTATION_DEFAULTS: dict[str, Any] = {"stride": 2, "dropout": 0.0}  # Appendix B.1; the published segmenter
+
+
+def create_model(
+    model: str | WaveMixConfig,
+    num_classes: int,
+    task: Literal["classification", "segmentation"] = "classification",
+    **overrides: Any,
+) -> WaveMixClassifier | WaveMixSegmenter:
+    """Builds a model from the paper's notation or from a config.
+
+    Args:
+        model: Such as "WaveMix-192/16 (level 3)". A notation leaves stem, stride and the other fields at the defaults
+            of `WaveMixConfig`; for segmentation, at stride 2 and dropout 0.
+        num_classes: K.
+        task: Which head the backbone gets.
+        overrides: Fields of `WaveMixConfig`.
+
+    Raises:
+        InputError: A notation or a value that no model can be built from.
+
+    >>> model = create_model("WaveMix-Lite-8/5", num_classes=10, in_channels=1)
+    >>> sum(parameter.numel() for parameter in model.parameters())  # Table 5
+    7156
+    """
+    if task not in _TASKS:
+        raise InputError(f"task must be one of {', '.join(_TASKS)}, got {task!r}")
+    if type(num_classes) is not int or num_classes < 1:
+        raise InputError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
+    if isinstance(model, WaveMixConfig):
+        return _TASKS[task](model.replace(**overrides), num_classes)
+    defaults = _SEGMENTATION_DEFAULTS if task == "segmentation" else {}
+    return _TASKS[task](WaveMixConfig.from_notation(model, **{**defaults, **overrides}), num_classes)
+
+
+class _GlobalMean(nn.Module):
+    """Mean over space. Not AdaptiveAvgPool2d, whose backward is not deterministic on CUDA."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def _crop(x: Tensor, like: Tensor) -> Tensor:
+    """Drops the rows and columns of `x` beyond the size of `like`."""
+    return x[..., : like.shape[-2], : like.shape[-1]]

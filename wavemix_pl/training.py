@@ -1,0 +1,224 @@
+"""The verbs fit, validate, test and predict: a LightningCLI with this project's defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.table import Table
+
+from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes are known by short names
+from wavemix_pl.callbacks import EpochLines, RandomState, TestReport
+from wavemix_pl.errors import InputError
+from wavemix_pl.modules import ImageModule
+
+_RUN_VARIABLE = "WAVEMIX_PL_RUN"  # tells the processes that Lightning starts for DDP which directory the first one chose
+_LINKED = ("num_classes", "in_channels")  # from data to model
+
+
+class TrainingCLI(LightningCLI):
+    """One run is one directory: `config.yaml`, `metrics.csv`, TensorBoard's events, `checkpoints/{best,last}.ckpt`."""
+
+    @classmethod
+    def run(cls, arguments: list[str]) -> None:
+        try:
+            cls(
+                ImageModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,  # the module makes them: only so can they be made a second time
+                save_config_kwargs={"overwrite": True},
+                parser_class=_Parser,
+                args=arguments,
+            )
+        except MisconfigurationException as error:  # Lightning's name for arguments that do not go together
+            raise InputError(" ".join(str(error).split())) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.set_defaults(
+            {
+                "model": {"class_path": "wavemix_pl.modules.ClassificationModule"},
+                "data": {"class_path": "wavemix_pl.data.EmbeddedFashionMNIST"},
+            }
+        )
+        for name in _LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        # Two callbacks: `save_last` of a monitored one writes nothing in epochs without improvement.
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint_best")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint_last")
+        for kind in ("best", "last"):
+            parser.set_defaults(
+                {f"checkpoint_{kind}.filename": kind, f"checkpoint_{kind}.enable_version_counter": False}
+            )
+        parser.set_defaults({"checkpoint_last.save_on_train_epoch_end": True})
+        parser.link_arguments("model.monitor", "checkpoint_best.monitor", apply_on="instantiate")
+        parser.link_arguments("model.monitor_mode", "checkpoint_best.mode", apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})  # a checkpoint may hold values, never code
+        if subcommand == "test":
+            parser.set_defaults({"verbose": False})  # TestReport says it
+        if subcommand == "predict":
+            parser.set_defaults({"data": {"class_path": "wavemix_pl.data.ImageFiles"}})
+            parser.add_argument("images", nargs="*", help="Image files, or folders of them.")
+            parser.add_argument("--top", type=int, default=3, help="How many classes to name for each image.")
+            parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv has arguments too
+
+    # -- the checkpoint decides what model it is --------------------------------------------------------------------
+
+    def _parse_ckpt_path(self) -> None:
+        """Gives the model the arguments that the checkpoint was trained with.
+
+        Lightning's own way replaces what was given silently; here a difference is an error that names it.
+        """
+        config = self.config[self.config.subcommand]
+        self._checkpoint: dict[str, Any] = {}
+        if config.ckpt_path in (None, "best", "last", "hpc"):
+            if config.ckpt_path is None and self.config.subcommand != "fit":
+                raise InputError(f"{self.config.subcommand} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt")
+            return
+        self._checkpoint = _read_checkpoint(Path(config.ckpt_path))
+        saved = dict(self._checkpoint.get("hyper_parameters", {}))
+        class_path = saved.pop("_class_path", config.model.class_path)
+        if class_path != config.model.class_path:
+            raise InputError(f"{config.ckpt_path} holds a {class_path}, --model says {config.model.class_path}: leave it out")
+        defaults = self._subcommand_parsers[self.config.subcommand].get_defaults().model.init_args
+        for name, value in saved.items():
+            given = config.model.init_args.get(name)
+            if name.startswith("_") or name in _LINKED or name not in defaults:
+                continue
+            if given not in (value, defaults[name]):
+                raise InputError(f"{config.ckpt_path} was trained with {name} {value!r}, not {given!r}: leave --model.{name} out")
+            config.model.init_args[name] = value
+
+    def after_instantiate_classes(self) -> None:
+        saved = self._checkpoint.get("hyper_parameters", {})
+        for name in _LINKED:
+            here = getattr(self.datamodule, name)
+            if saved.get(name, here) != here:
+                kind = type(self.datamodule).__name__
+                raise InputError(f"the checkpoint was trained with {name} {saved[name]}, {kind} has {here}: choose other data")
+
+    # -- the run's directory ----------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.config.subcommand]
+        if self.config.subcommand == "fit":
+            self._choose_directory(config)
+        else:
+            self.save_config_callback = None  # the run's config.yaml says how it was trained
+            config.trainer.default_root_dir = config.trainer.default_root_dir or _directory_of(config.ckpt_path)
+        if self.config.subcommand == "predict" and config.data.class_path == "wavemix_pl.data.ImageFiles":
+            config.data.init_args.preprocessing = self._checkpoint.get("preprocessing")
+            config.data.init_args.paths = [*(config.data.init_args.paths or []), *config.images]
+        self.trainer_defaults = {"callbacks": self._callbacks(config)}
+
+    def _choose_directory(self, config: Namespace) -> None:
+        """Takes `trainer.default_root_dir`, or the first free name below `runs/`; never one that holds another run."""
+        if rank_zero_only.rank != 0 and _RUN_VARIABLE in os.environ:
+            config.trainer.default_root_dir = os.environ[_RUN_VARIABLE]
+            return
+        given = config.trainer.default_root_dir
+        if given is None:
+            if int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
+                raise InputError("several processes need one directory: pass --trainer.default_root_dir=DIRECTORY")
+            variant = re.sub(r"[^A-Za-z0-9]+", "-", config.model.init_args.variant).strip("-")
+            base = f"runs/{config.data.class_path.rpartition('.')[2]}-{variant}"
+            names = (base if n == 1 else f"{base}-{n}" for n in range(1, sys.maxsize))
+            given = next(name for name in names if not Path(name).exists())
+        elif rank_zero_only.rank == 0 and any(Path(given, "checkpoints").glob("*.ckpt")) and not config.ckpt_path:
+            raise InputError(f"{given} holds a run: go on with --ckpt_path=last, or choose another trainer.default_root_dir")
+        config.trainer.default_root_dir = os.environ[_RUN_VARIABLE] = str(given)
+        metrics = Path(given, "metrics.csv")
+        if rank_zero_only.rank == 0 and metrics.exists():  # CSVLogger would delete it
+            earlier = (metrics.with_name(f"metrics.{n}.csv") for n in range(1, sys.maxsize))
+            metrics.rename(next(path for path in earlier if not path.exists()))
+
+    def _callbacks(self, config: Namespace) -> list[Callback]:
+        chosen: list[Callback] = [RandomState(), TestReport()]
+        if config.trainer.enable_progress_bar is not False:
+            bar = sys.stdout.isatty() and self.config.subcommand != "predict"
+            chosen.append(RichProgressBar() if bar else EpochLines())
+        if config.trainer.enable_model_summary is not False:
+            chosen.append(RichModelSummary(max_depth=2))
+        return chosen
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config[self.config.subcommand].trainer
+        if config.logger in (None, True):
+            directory = config.default_root_dir
+            kwargs["logger"] = self.config.subcommand == "fit" and [
+                TensorBoardLogger(directory, name="", version="", default_hp_metric=False),
+                CSVLogger(directory, name="", version=""),
+            ]
+        return super().instantiate_trainer(**kwargs)
+
+    # -- predictions ------------------------------------------------------------------------------------------------
+
+    def predict(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        """Prints the most probable classes of each image."""
+        batches = self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": True})
+        probabilities = torch.cat([torch.as_tensor(batch) for batch in batches or []])
+        names = datamodule.class_names  # type: ignore[attr-defined]  # our data modules have them
+        files = getattr(datamodule, "files", range(len(probabilities)))
+        top = probabilities.topk(min(self.config.predict.top, len(names)), dim=1)
+        rows = [
+            {"file": str(file), "predictions": [{"class": names[i], "probability": round(p, 6)} for p, i in zip(*pair, strict=True)]}
+            for file, *pair in zip(files, top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
+        if self.config.predict.json:
+            print(json.dumps(rows, indent=2))
+            return
+        table = Table("file", "class", "probability", "then")
+        for row in rows:
+            first, *others = row["predictions"]
+            then = ", ".join(f"{other['class']} {other['probability']:.3f}" for other in others)
+            table.add_row(row["file"], first["class"], f"{first['probability']:.3f}", then)
+        Console().print(table)
+
+
+class _Parser(LightningArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise InputError(" ".join(message.split())) from ex
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not loaded, since it holds more than plain values ({reason})") from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{path}: damaged, or no checkpoint ({str(error).splitlines()[0]})") from None
+    return checkpoint
+
+
+def _directory_of(checkpoint: str | None) -> str:
+    """The directory of the run that wrote a checkpoint."""
+    folder = Path(checkpoint or "").parent
+    return str(folder.parent if folder.name == "checkpoints" else folder)
