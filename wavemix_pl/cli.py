@@ -46,15 +46,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[0] not in VERBS:
             nearest = difflib.get_close_matches(arguments[0], VERBS, n=1)
-            hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+            hint = f", did you mean {nearest[0]!r}?" if nearest else "."
             raise InputError(f"unknown verb {arguments[0]!r}{hint} Known are {', '.join(VERBS)}")
         VERBS[arguments[0]][1](arguments)
-    except InputError as error:
-        if debug:
+    except Exception as error:
+        cause = _input_error(error)
+        if cause is None or debug:
             raise
-        print(f"wavemix-pl: error: {error}", file=sys.stderr)
+        print(f"wavemix-pl: error: {cause}", file=sys.stderr)
         return 2
     return 0
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The InputError behind an error: parsers raise errors of their own from it."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
 
 
 def _usage() -> str:

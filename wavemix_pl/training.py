@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,14 @@ from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes ar
 from wavemix_pl.callbacks import EpochLines, RandomState, TestReport
 from wavemix_pl.errors import InputError
 from wavemix_pl.modules import ImageModule
+from wavemix_pl.parser import Parser
 
 _RUN_VARIABLE = "WAVEMIX_PL_RUN"  # tells the processes that Lightning starts for DDP which directory the first one chose
 _LINKED = ("num_classes", "in_channels")  # from data to model
+_WARNINGS_OF_LIGHTNING = (
+    "Experiment logs directory .* exists",  # an earlier metrics.csv has been put out of its way
+    "`isinstance.treespec, LeafSpec.`",  # its own use of a deprecated call
+)
 
 
 class TrainingCLI(LightningCLI):
@@ -35,6 +42,9 @@ class TrainingCLI(LightningCLI):
 
     @classmethod
     def run(cls, arguments: list[str]) -> None:
+        for message in _WARNINGS_OF_LIGHTNING:
+            warnings.filterwarnings("ignore", message)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
         try:
             cls(
                 ImageModule,
@@ -44,7 +54,7 @@ class TrainingCLI(LightningCLI):
                 seed_everything_default=0,
                 auto_configure_optimizers=False,  # the module makes them: only so can they be made a second time
                 save_config_kwargs={"overwrite": True},
-                parser_class=_Parser,
+                parser_class=Parser,
                 args=arguments,
             )
         except MisconfigurationException as error:  # Lightning's name for arguments that do not go together
@@ -72,6 +82,7 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"trainer.log_every_n_steps": 10})
         parser.set_defaults({"weights_only": True})  # a checkpoint may hold values, never code
         if subcommand == "test":
             parser.set_defaults({"verbose": False})  # TestReport says it
@@ -128,6 +139,7 @@ class TrainingCLI(LightningCLI):
             self._choose_directory(config)
         else:
             self.save_config_callback = None  # the run's config.yaml says how it was trained
+            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # training's callbacks, not needed
             config.trainer.default_root_dir = config.trainer.default_root_dir or _directory_of(config.ckpt_path)
         if self.config.subcommand == "predict" and config.data.class_path == "wavemix_pl.data.ImageFiles":
             config.data.init_args.preprocessing = self._checkpoint.get("preprocessing")
@@ -160,8 +172,9 @@ class TrainingCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             bar = sys.stdout.isatty() and self.config.subcommand != "predict"
             chosen.append(RichProgressBar() if bar else EpochLines())
-        if config.trainer.enable_model_summary is not False:
+        if config.trainer.enable_model_summary is not False and self.config.subcommand == "fit":
             chosen.append(RichModelSummary(max_depth=2))
+        config.trainer.enable_model_summary = False  # that is: none of Lightning's own beside it
         return chosen
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -198,11 +211,8 @@ class TrainingCLI(LightningCLI):
         Console().print(table)
 
 
-class _Parser(LightningArgumentParser):
-    """Says in one line what is wrong."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        raise InputError(" ".join(message.split())) from ex
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -213,8 +223,8 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not loaded, since it holds more than plain values ({reason})") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: damaged, or no checkpoint ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # whatever a damaged file makes of the unpickler
+        raise InputError(f"{path}: damaged, or no checkpoint ({type(error).__name__})") from None
     return checkpoint
 
 

@@ -46,7 +46,8 @@ class TestReport(Callback):
         images = self._images * trainer.world_size
         table.add_row("images", f"{images:,} on {trainer.world_size} x {pl_module.device.type}")
         table.add_row("images/s", f"{images / seconds:,.0f} (loading and metrics included)")
+        console = Console()
+        console.print(Panel(table, title="Test", expand=False))
         if trainer.ckpt_path:
-            table.add_row("checkpoint", str(trainer.ckpt_path))
-            table.add_row("try next", f"wavemix-pl predict --ckpt_path={trainer.ckpt_path} IMAGE_OR_FOLDER ...")
-        Console().print(Panel(table, title="Test", expand=False))
+            console.print(f"checkpoint: {trainer.ckpt_path}", soft_wrap=True)
+            console.print(f"try next:   wavemix-pl predict --ckpt_path={trainer.ckpt_path} IMAGE_OR_FOLDER", soft_wrap=True)

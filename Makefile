@@ -1,0 +1,41 @@
+# make quickstart   sets up .venv, trains a small model on the images that come with the package, shows what came out
+# make test         the same set-up with what the tests need, then the tests
+# make check        formatting, lint and types
+# make slow-test    real trainings and other minutes-long tests
+#
+# PYTHON=python3.12 chooses the interpreter for .venv; VENV_FLAGS=--system-site-packages lets .venv use packages that are
+# installed already, such as a CPU build of torch.
+
+PYTHON ?= python3
+VENV_FLAGS ?=
+BIN := .venv/bin
+FASTER := OMP_NUM_THREADS=1# one thread for each of the two test processes
+
+.PHONY: quickstart test slow-test check clean
+
+quickstart: .venv/plots
+	rm -rf runs/quickstart
+	$(BIN)/wavemix-pl fit --config experiments/recipes/quickstart.yaml
+	$(BIN)/wavemix-pl test --config experiments/recipes/quickstart.yaml --ckpt_path=runs/quickstart/checkpoints/best.ckpt
+
+test: .venv/test
+	$(FASTER) $(BIN)/pytest -n 2
+
+slow-test: .venv/test
+	$(BIN)/pytest -m slow
+
+check: .venv/check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs build *.egg-info
+
+# One file for each set of extras that is installed; made anew when the dependencies change.
+.venv/%: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+.venv/bin/python:
+	$(PYTHON) -m venv $(VENV_FLAGS) .venv
