@@ -21,7 +21,9 @@ settings.load_profile("default")
 
 def write_idx(path: Path, values: Tensor) -> None:
     """Writes unsigned bytes in MNIST's format, gzipped where the name says so."""
-    data = struct.pack(f">I{values.ndim}I", 0x0800 + values.ndim, *values.shape) + values.to(torch.uint8).numpy().tobytes()
+    data = (
+        struct.pack(f">I{values.ndim}I", 0x0800 + values.ndim, *values.shape) + values.to(torch.uint8).numpy().tobytes()
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -102,11 +103,8 @@ def test_notation_round_trip(**fields: Any) -> None:
 
 @given(st.text(max_size=40) | st.from_regex(r"wavemix(-lite)?-\d{1,4}/\d{1,3} ?\(.{0,12}\)", fullmatch=True))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(InputError):
         config = WaveMixConfig.from_notation(text)
-    except InputError as error:
-        assert str(error)
-    else:
         assert WaveMixConfig.from_notation(config.notation) == config
 
 

@@ -13,9 +13,15 @@ Stem = Literal["strided", "patchify"]
 Mixer = Literal["dwt", "dwt-single"]
 Upsample = Literal["deconv", "bilinear", "idwt"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {"stem": get_args(Stem), "mixer": get_args(Mixer), "upsample": get_args(Upsample)}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "stem": get_args(Stem),
+    "mixer": get_args(Mixer),
+    "upsample": get_args(Upsample),
+}
 _POSITIVE = ("dim", "depth", "level", "ff", "mult", "in_channels", "stride", "patch_size")
-_NAME = re.compile(r"\s*wavemix(?P<lite>-lite)?-(?P<dim>\d+)/(?P<depth>\d+)\s*(?:\((?P<options>[^()]*)\))?", re.IGNORECASE)
+_NAME = re.compile(
+    r"\s*wavemix(?P<lite>-lite)?-(?P<dim>\d+)/(?P<depth>\d+)\s*(?:\((?P<options>[^()]*)\))?", re.IGNORECASE
+)
 _OPTION = re.compile(r"(?P<key>level|ff|mul)\s*(?P<value>\d+)|(?P<levels>\d+)\s*level", re.IGNORECASE)
 
 
@@ -131,7 +137,9 @@ def _parse(notation: str) -> dict[str, int]:
     """The fields that a name states."""
     match = _NAME.match(notation)
     if not match:
-        raise InputError(f"model {notation!r}: expected a name such as 'WaveMix-Lite-8/5' or 'WaveMix-192/16 (level 3)'")
+        raise InputError(
+            f"model {notation!r}: expected a name such as 'WaveMix-Lite-8/5' or 'WaveMix-192/16 (level 3)'"
+        )
     rest = notation[match.end() :].strip()
     if rest.startswith(("*", "†")):
         raise InputError(
@@ -144,7 +152,9 @@ def _parse(notation: str) -> dict[str, int]:
     for option in match["options"].split(",") if match["options"] is not None else []:
         found = _OPTION.fullmatch(option.strip())
         if not found:
-            raise InputError(f"model {notation!r}: cannot read {option.strip()!r}; known are 'level L', 'ff F', 'mul M'")
+            raise InputError(
+                f"model {notation!r}: cannot read {option.strip()!r}; known are 'level L', 'ff F', 'mul M'"
+            )
         key = "level" if found["levels"] else {"mul": "mult"}.get(found["key"].lower(), found["key"].lower())
         if key in values:
             raise InputError(f"model {notation!r}: {option.strip()!r} states {key} a second time")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from wavemix_pl.models.wavemix import create_model
 
 Batch = tuple[Tensor, Tensor]
 Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class ImageModule(L.LightningModule):
@@ -60,17 +61,19 @@ class ImageModule(L.LightningModule):
             variant, num_classes, task=self.task, **{"in_channels": in_channels, **(overrides or {})}
         )
         self.loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-        self.metrics = nn.ModuleDict({f"{stage}_metrics": self._stage_metrics(stage) for stage in ("train", "val", "test")})
+        # The prefix keeps the keys apart from attributes of ModuleDict, such as its method `train`.
+        self.mean_loss = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in STAGES})
+        self.scores = nn.ModuleDict({f"{stage}_scores": self._scores(stage) for stage in STAGES})
         self.preprocessing: dict[str, Any] | None = None
         self._optimizer, self._lr_scheduler, self._lr_interval = optimizer, lr_scheduler, lr_interval
 
     @abstractmethod
-    def make_metrics(self, num_classes: int) -> dict[str, Any]:
-        """The task's metrics, by their names without the stage."""
+    def make_scores(self, num_classes: int) -> dict[str, Metric | MetricCollection]:
+        """The task's metrics of logits and targets, by their names without the stage."""
 
-    def _stage_metrics(self, stage: str) -> MetricCollection:
-        metrics = self.make_metrics(self.hparams["num_classes"])
-        return MetricCollection({"loss": MeanMetric(), **metrics}, prefix=f"{stage}_", compute_groups=False)
+    def _scores(self, stage: Stage) -> MetricCollection:
+        # compute_groups would merge metrics whose first batch happens to give equal counts
+        return MetricCollection(self.make_scores(self.hparams["num_classes"]), prefix=f"{stage}_", compute_groups=False)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images)
@@ -80,15 +83,18 @@ class ImageModule(L.LightningModule):
         images, targets = batch
         logits = self(images)
         loss: Tensor = self.loss(logits, targets)
-        metrics = self.metrics[f"{stage}_metrics"]
-        for name, metric in metrics.items(keep_base=True):
-            if name == "loss":
-                metric.update(loss.detach(), weight=len(images))
-            else:
-                metric.update(logits.detach(), targets)
-        self.log_dict(
-            dict(metrics.items(keep_base=False)), on_step=False, on_epoch=True, prog_bar=stage != "test", batch_size=len(images)
-        )
+        mean_loss = cast(MeanMetric, self.mean_loss[f"{stage}_loss"])
+        scores = cast(MetricCollection, self.scores[f"{stage}_scores"])
+        mean_loss.update(loss.detach(), weight=len(images))
+        scores.update(logits.detach(), targets)
+        how: dict[str, Any] = {
+            "on_step": False,
+            "on_epoch": True,
+            "prog_bar": stage != "test",
+            "batch_size": len(images),
+        }
+        self.log(f"{stage}_loss", mean_loss, **how)
+        self.log_dict(scores, **how)
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -102,7 +108,8 @@ class ImageModule(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities, float32, in the shape of the logits."""
-        return self(batch[0]).float().softmax(dim=1)
+        logits: Tensor = self(batch[0])
+        return logits.float().softmax(dim=1)
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.parameters())
@@ -129,7 +136,5 @@ class ClassificationModule(ImageModule):
     task = "classification"
     monitor = "val_acc1"
 
-    def make_metrics(self, num_classes: int) -> dict[str, Any]:
-        return {
-            f"acc{k}": MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro") for k in (1, 5)
-        }
+    def make_scores(self, num_classes: int) -> dict[str, Metric | MetricCollection]:
+        return {f"acc{k}": MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro") for k in (1, 5)}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import pickle
 import re
 import sys
 import warnings
@@ -14,22 +12,23 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.console import Console
-from rich.table import Table
 
 from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes are known by short names
 from wavemix_pl.callbacks import EpochLines, RandomState, TestReport
 from wavemix_pl.errors import InputError
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser
+from wavemix_pl.predictions import print_predictions, rank_classes
 
-_RUN_VARIABLE = "WAVEMIX_PL_RUN"  # tells the processes that Lightning starts for DDP which directory the first one chose
+_RUN_VARIABLE = (
+    "WAVEMIX_PL_RUN"  # tells the processes that Lightning starts for DDP which directory the first one chose
+)
 _LINKED = ("num_classes", "in_channels")  # from data to model
 _WARNINGS_OF_LIGHTNING = (
     "Experiment logs directory .* exists",  # an earlier metrics.csv has been put out of its way
@@ -94,6 +93,7 @@ class TrainingCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        assert isinstance(args, list)
         self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv has arguments too
 
     # -- the checkpoint decides what model it is --------------------------------------------------------------------
@@ -107,20 +107,26 @@ class TrainingCLI(LightningCLI):
         self._checkpoint: dict[str, Any] = {}
         if config.ckpt_path in (None, "best", "last", "hpc"):
             if config.ckpt_path is None and self.config.subcommand != "fit":
-                raise InputError(f"{self.config.subcommand} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt")
+                raise InputError(
+                    f"{self.config.subcommand} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt"
+                )
             return
         self._checkpoint = _read_checkpoint(Path(config.ckpt_path))
         saved = dict(self._checkpoint.get("hyper_parameters", {}))
         class_path = saved.pop("_class_path", config.model.class_path)
         if class_path != config.model.class_path:
-            raise InputError(f"{config.ckpt_path} holds a {class_path}, --model says {config.model.class_path}: leave it out")
+            raise InputError(
+                f"{config.ckpt_path} holds a {class_path}, --model says {config.model.class_path}: leave it out"
+            )
         defaults = self._subcommand_parsers[self.config.subcommand].get_defaults().model.init_args
         for name, value in saved.items():
             given = config.model.init_args.get(name)
             if name.startswith("_") or name in _LINKED or name not in defaults:
                 continue
             if given not in (value, defaults[name]):
-                raise InputError(f"{config.ckpt_path} was trained with {name} {value!r}, not {given!r}: leave --model.{name} out")
+                raise InputError(
+                    f"{config.ckpt_path} was trained with {name} {value!r}, not {given!r}: leave --model.{name} out"
+                )
             config.model.init_args[name] = value
 
     def after_instantiate_classes(self) -> None:
@@ -129,7 +135,9 @@ class TrainingCLI(LightningCLI):
             here = getattr(self.datamodule, name)
             if saved.get(name, here) != here:
                 kind = type(self.datamodule).__name__
-                raise InputError(f"the checkpoint was trained with {name} {saved[name]}, {kind} has {here}: choose other data")
+                raise InputError(
+                    f"the checkpoint was trained with {name} {saved[name]}, {kind} has {here}: choose other data"
+                )
 
     # -- the run's directory ----------------------------------------------------------------------------------------
 
@@ -139,7 +147,9 @@ class TrainingCLI(LightningCLI):
             self._choose_directory(config)
         else:
             self.save_config_callback = None  # the run's config.yaml says how it was trained
-            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # training's callbacks, not needed
+            warnings.filterwarnings(
+                "ignore", "Be aware that when using `ckpt_path`"
+            )  # training's callbacks, not needed
             config.trainer.default_root_dir = config.trainer.default_root_dir or _directory_of(config.ckpt_path)
         if self.config.subcommand == "predict" and config.data.class_path == "wavemix_pl.data.ImageFiles":
             config.data.init_args.preprocessing = self._checkpoint.get("preprocessing")
@@ -148,7 +158,7 @@ class TrainingCLI(LightningCLI):
 
     def _choose_directory(self, config: Namespace) -> None:
         """Takes `trainer.default_root_dir`, or the first free name below `runs/`; never one that holds another run."""
-        if rank_zero_only.rank != 0 and _RUN_VARIABLE in os.environ:
+        if _rank() != 0 and _RUN_VARIABLE in os.environ:
             config.trainer.default_root_dir = os.environ[_RUN_VARIABLE]
             return
         given = config.trainer.default_root_dir
@@ -159,11 +169,13 @@ class TrainingCLI(LightningCLI):
             base = f"runs/{config.data.class_path.rpartition('.')[2]}-{variant}"
             names = (base if n == 1 else f"{base}-{n}" for n in range(1, sys.maxsize))
             given = next(name for name in names if not Path(name).exists())
-        elif rank_zero_only.rank == 0 and any(Path(given, "checkpoints").glob("*.ckpt")) and not config.ckpt_path:
-            raise InputError(f"{given} holds a run: go on with --ckpt_path=last, or choose another trainer.default_root_dir")
+        elif _rank() == 0 and any(Path(given, "checkpoints").glob("*.ckpt")) and not config.ckpt_path:
+            raise InputError(
+                f"{given} holds a run: go on with --ckpt_path=last, or choose another trainer.default_root_dir"
+            )
         config.trainer.default_root_dir = os.environ[_RUN_VARIABLE] = str(given)
         metrics = Path(given, "metrics.csv")
-        if rank_zero_only.rank == 0 and metrics.exists():  # CSVLogger would delete it
+        if _rank() == 0 and metrics.exists():  # CSVLogger would delete it
             earlier = (metrics.with_name(f"metrics.{n}.csv") for n in range(1, sys.maxsize))
             metrics.rename(next(path for path in earlier if not path.exists()))
 
@@ -194,21 +206,14 @@ class TrainingCLI(LightningCLI):
         batches = self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": True})
         probabilities = torch.cat([torch.as_tensor(batch) for batch in batches or []])
         names = datamodule.class_names  # type: ignore[attr-defined]  # our data modules have them
-        files = getattr(datamodule, "files", range(len(probabilities)))
-        top = probabilities.topk(min(self.config.predict.top, len(names)), dim=1)
-        rows = [
-            {"file": str(file), "predictions": [{"class": names[i], "probability": round(p, 6)} for p, i in zip(*pair, strict=True)]}
-            for file, *pair in zip(files, top.values.tolist(), top.indices.tolist(), strict=True)
-        ]
-        if self.config.predict.json:
-            print(json.dumps(rows, indent=2))
-            return
-        table = Table("file", "class", "probability", "then")
-        for row in rows:
-            first, *others = row["predictions"]
-            then = ", ".join(f"{other['class']} {other['probability']:.3f}" for other in others)
-            table.add_row(row["file"], first["class"], f"{first['probability']:.3f}", then)
-        Console().print(table)
+        files = [str(file) for file in getattr(datamodule, "files", range(len(probabilities)))]
+        predictions = rank_classes(files, probabilities, names, self.config.predict.top)
+        print_predictions(predictions, as_json=self.config.predict.json)
+
+
+def _rank() -> int:
+    """Of this process among those that were started together, as far as the environment tells."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
@@ -220,10 +225,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not loaded, since it holds more than plain values ({reason})") from None
     except Exception as error:  # whatever a damaged file makes of the unpickler
+        asked_for = re.search(r"GLOBAL (\S+)", str(error))
+        if asked_for:
+            raise InputError(f"{path}: not loaded, since loading it would run code ({asked_for[1]})") from None
         raise InputError(f"{path}: damaged, or no checkpoint ({type(error).__name__})") from None
     return checkpoint
 

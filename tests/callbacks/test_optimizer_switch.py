@@ -98,7 +98,9 @@ def test_restore_best_weights(data_root: Path) -> None:
         def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             self.ends.append({name: value.clone() for name, value in pl_module.state_dict().items()})
 
-        def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, index: int) -> None:
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, index: int
+        ) -> None:
             if trainer.current_epoch == 4 and index == 0:
                 self.start = {name: value.clone() for name, value in pl_module.state_dict().items()}
 
@@ -135,7 +137,7 @@ def test_bad_arguments(arguments: dict[str, Any], named: str) -> None:
 def test_bad_runs(data_root: Path) -> None:
     with pytest.raises(InputError, match="final_epochs 50 leaves none of max_epochs 6"):
         train(data_root, OptimizerSwitch())
-    with pytest.raises(InputError, match="no metric 'nothing' was logged; there are .*val_acc1"):
+    with pytest.raises(InputError, match=r"no metric 'nothing' was logged; there are .*val_acc1"):
         train(data_root, OptimizerSwitch(final_epochs=1, patience=1, monitor="nothing"))
 
 
@@ -177,7 +179,12 @@ def _fit(root: str, run: str, kill: tuple[int, int] | None, options: list[str]) 
             *("fit", "--data=FashionMNIST", f"--data.root={root}", "--data.batch_size=20", "--data.val_fraction=0.25"),
             *("--model.variant=WaveMix-8/2 (level 2)", "--data.augment=flip", "--trainer.accelerator=cpu"),
             *(f"--trainer.max_epochs={EPOCHS}", f"--trainer.callbacks=[{', '.join(callbacks)}]"),
-            *(f"--trainer.default_root_dir={run}", "--ckpt_path=last", "--trainer.enable_model_summary=false", *options),
+            *(
+                f"--trainer.default_root_dir={run}",
+                "--ckpt_path=last",
+                "--trainer.enable_model_summary=false",
+                *options,
+            ),
         ]
     )
     os._exit(code)
@@ -213,7 +220,9 @@ def whole_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize("kill", [(1, 1), (3, 0), (4, 2)], ids=["before", "at", "after"])
-def test_killed_and_resumed_ends_the_same(whole_run: Any, kill: tuple[int, int], tmp_path: Path, data_root: Path) -> None:
+def test_killed_and_resumed_ends_the_same(
+    whole_run: Any, kill: tuple[int, int], tmp_path: Path, data_root: Path
+) -> None:
     options, whole = whole_run
     run = tmp_path / "run"
     fit(data_root, run, options, kill)

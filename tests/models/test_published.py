@@ -19,7 +19,7 @@ _RULES = [
     (r"^layers\.(\d+)\.reduction", r"blocks.\1.reduce"),
     (r"^layers\.(\d+)\.feedforward\.", r"blocks.\1.paths.0."),
     (r"^layers\.(\d+)\.feedforward(\d)\.", lambda m: f"blocks.{m[1]}.paths.{int(m[2]) - 1}."),
-    (r"(paths\.\d)\.(\d)", lambda m: f"{m[1]}.{ {'0': 'expand', '3': 'project', '4': 'upsample', '5': 'norm'}[m[2]]}"),
+    (r"(paths\.\d)\.(\d)", lambda m: f"{m[1]}.{ {'0': 'expand', '3': 'project', '4': 'upsample', '5': 'norm'}[m[2]] }"),
     (r"^pool\.2", "head.linear"),
     (r"^expand\.(\d)", r"head.\1"),
 ]
@@ -51,9 +51,7 @@ def published_model(task: str, **arguments: Any) -> nn.Module:
     return WaveMix(**arguments)
 
 
-CASES = [
-    ("classification", "strided", level, {}) for level in (1, 2, 3, 4)
-] + [
+CASES = [("classification", "strided", level, {}) for level in (1, 2, 3, 4)] + [
     ("classification", "patchify", 3, {"ff": 20, "mult": 3}),
     ("classification", "patchify", 1, {"ff": 24}),
     ("segmentation", "strided", 1, {"mult": 3}),

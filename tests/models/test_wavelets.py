@@ -79,8 +79,8 @@ def test_orthogonal_wavelets_keep_the_energy(wavelet: str) -> None:
 def test_any_size_comes_back(height: int, width: int, level: int, wavelet: str) -> None:
     x = torch.randn(1, 2, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(height * width))
     pyramid = dwt2(x, level, wavelet)
-    for l, subbands in enumerate(pyramid, start=1):
-        assert subbands.shape == (1, 8, -(-height // 2**l), -(-width // 2**l))
+    for number, subbands in enumerate(pyramid, start=1):
+        assert subbands.shape == (1, 8, -(-height // 2**number), -(-width // 2**number))
     torch.testing.assert_close(idwt2(pyramid, wavelet, size=(height, width)), x, rtol=0, atol=1e-5)
 
 

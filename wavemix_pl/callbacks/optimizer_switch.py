@@ -84,7 +84,9 @@ class OptimizerSwitch(Callback):
             return
         if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)):
             name = type(trainer.strategy).__name__
-            raise InputError(f"OptimizerSwitch cannot replace the sharded optimizers of {name}: use strategy ddp, or no switch")
+            raise InputError(
+                f"OptimizerSwitch cannot replace the sharded optimizers of {name}: use strategy ddp, or no switch"
+            )
         self.monitor = self.monitor or getattr(pl_module, "monitor", None)
         self.mode = self.mode or getattr(pl_module, "monitor_mode", None)
         if (self._watches or self.stop_patience) and None in (self.monitor, self.mode):
@@ -97,12 +99,12 @@ class OptimizerSwitch(Callback):
             raise InputError(f"OptimizerSwitch replaces a single optimizer, the module has {len(trainer.optimizers)}")
         if self.switched:
             self._install(trainer, pl_module)
-        elif self.switch_epoch is None and self.final_epochs is not None:
+        elif self.switch_epoch is None and self.final_epochs and not getattr(trainer, "fast_dev_run", False):
             epochs = trainer.max_epochs
             if epochs is None or epochs <= self.final_epochs:
                 raise InputError(
-                    f"OptimizerSwitch: final_epochs {self.final_epochs} leaves none of max_epochs {epochs} to the first "
-                    "optimizer: lower final_epochs or raise trainer.max_epochs"
+                    f"OptimizerSwitch: final_epochs {self.final_epochs} leaves none of max_epochs {epochs} to the "
+                    "first optimizer: lower final_epochs or raise trainer.max_epochs"
                 )
             self.switch_epoch = epochs - self.final_epochs
 
@@ -115,7 +117,9 @@ class OptimizerSwitch(Callback):
         self.switched, self.switch_epoch = True, trainer.current_epoch
         self._best_weights, self._best_epoch = None, trainer.current_epoch - 1  # stop_patience counts anew
         origin = f" from the weights with {self.monitor} {self._best_score:.4g}" if self.restore_best else ""
-        rank_zero_info(f"OptimizerSwitch: {type(trainer.optimizers[0]).__name__} from epoch {trainer.current_epoch} on{origin}")
+        rank_zero_info(
+            f"OptimizerSwitch: {type(trainer.optimizers[0]).__name__} from epoch {trainer.current_epoch} on{origin}"
+        )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not (self.stop_patience if self.switched else self._watches):
@@ -155,5 +159,7 @@ class OptimizerSwitch(Callback):
     def _load_best(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         weights = trainer.strategy.broadcast(self._best_weights, src=0)
         if weights is None:
-            raise InputError(f"OptimizerSwitch: {self.monitor!r} was never a number, there are no best weights to restore")
+            raise InputError(
+                f"OptimizerSwitch: {self.monitor!r} was never a number, there are no best weights to restore"
+            )
         pl_module.load_state_dict(weights)

@@ -58,13 +58,21 @@ class PredictionPicture(Callback):
         from matplotlib.figure import Figure  # without pyplot: no window system, nothing global
 
         shape = (1, -1, 1, 1)
-        images = (images * images.new_tensor(data["std"]).view(shape) + images.new_tensor(data["mean"]).view(shape)).clamp(0, 1)
+        images = (
+            images * images.new_tensor(data["std"]).view(shape) + images.new_tensor(data["mean"]).view(shape)
+        ).clamp(0, 1)
         figure = Figure(figsize=(1.5 * self.columns, 1.75 * self.rows), layout="constrained")
-        for axes, image, target, guess in zip(figure.subplots(self.rows, self.columns, squeeze=False).flat, images, targets, predicted, strict=False):
+        for axes, image, target, guess in zip(
+            figure.subplots(self.rows, self.columns, squeeze=False).flat, images, targets, predicted, strict=False
+        ):
             names = data["class_names"]
             right = target == guess
-            axes.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray")
-            axes.set_title(names[guess] if right else f"{names[guess]}\n(true: {names[target]})", fontsize=7, color="green" if right else "red")
+            axes.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
+            axes.set_title(
+                names[guess] if right else f"{names[guess]}\n(true: {names[target]})",
+                fontsize=7,
+                color="green" if right else "red",
+            )
         for axes in figure.axes:
             axes.axis("off")
         path.parent.mkdir(parents=True, exist_ok=True)

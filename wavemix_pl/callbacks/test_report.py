@@ -50,4 +50,6 @@ class TestReport(Callback):
         console.print(Panel(table, title="Test", expand=False))
         if trainer.ckpt_path:
             console.print(f"checkpoint: {trainer.ckpt_path}", soft_wrap=True)
-            console.print(f"try next:   wavemix-pl predict --ckpt_path={trainer.ckpt_path} IMAGE_OR_FOLDER", soft_wrap=True)
+            console.print(
+                f"try next:   wavemix-pl predict --ckpt_path={trainer.ckpt_path} IMAGE_OR_FOLDER", soft_wrap=True
+            )

@@ -80,7 +80,9 @@ class ImageDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
-            raise InputError(f"batch_size must be at least 1 and num_workers at least 0, got {batch_size}, {num_workers}")
+            raise InputError(
+                f"batch_size must be at least 1 and num_workers at least 0, got {batch_size}, {num_workers}"
+            )
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
         self.batch_size, self.num_workers = batch_size, num_workers
@@ -126,7 +128,9 @@ class ImageDataModule(L.LightningDataModule):
         world, rank = self._world()
         # seed_everything leaves the run's seed in this variable; Lightning's own samplers read it there as well.
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        sampler = DistributedSampler(self._loaded(self.train_set), world, rank, shuffle=True, seed=seed, drop_last=True)
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            self._loaded(self.train_set), world, rank, shuffle=True, seed=seed, drop_last=True
+        )
         # drop_last: batch norm cannot be trained on a last batch of a single image.
         return self._loader(self.train_set, sampler, drop_last=len(sampler) >= self.batch_size // world)
 
@@ -178,7 +182,9 @@ class ImageDataModule(L.LightningDataModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 -> float32 with the data set's mean and standard deviation taken out."""
-        return TF.normalize(TF.to_dtype(images, torch.float32, scale=True), list(self.mean), list(self.std))
+        scaled = TF.to_dtype(images, torch.float32, scale=True)
+        normal: Tensor = TF.normalize(scaled, list(self.mean), list(self.std))
+        return normal
 
 
 def _collate(batch: Any) -> Any:

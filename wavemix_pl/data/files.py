@@ -94,5 +94,7 @@ def find_images(paths: list[str]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder")
     if not found:
-        raise InputError(f"no image files in {', '.join(paths) or 'nothing'}: pass files or folders with {IMG_EXTENSIONS}")
+        raise InputError(
+            f"no image files in {', '.join(paths) or 'nothing'}: pass files or folders with {IMG_EXTENSIONS}"
+        )
     return found

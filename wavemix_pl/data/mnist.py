@@ -66,8 +66,8 @@ class FashionMNIST(FashionImages):
         folder = self._folder()
         if folder is None:
             raise InputError(
-                f"Fashion-MNIST is neither in {self._layouts()[0]} nor in {self.debian_folder}: pass --data.root=FOLDER, "
-                "--data.download=true, or --data=EmbeddedFashionMNIST for the sample that comes with wavemix_pl"
+                f"Fashion-MNIST is neither in {self._layouts()[0]} nor in {self.debian_folder}: pass "
+                "--data.root=FOLDER, --data.download=true, or --data=EmbeddedFashionMNIST for the sample in the package"
             )
         rank_zero_info(f"Fashion-MNIST {split} images: {folder}")
         return load_idx_images(folder, split, self.num_classes)

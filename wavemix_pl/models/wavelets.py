@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
+from importlib import import_module
 from importlib.resources import files
 from types import ModuleType
 from typing import IO, Any
@@ -90,7 +91,10 @@ def _inverse_haar(approximation: Tensor, details: Tensor) -> Tensor:
     lh, hl, hh = details.unflatten(1, (-1, 3)).unbind(2)
     top, bottom = approximation + lh, approximation - lh
     top_sign, bottom_sign = hl + hh, hl - hh
-    rows = [torch.stack((half + sign, half - sign), dim=-1).flatten(-2) for half, sign in ((top, top_sign), (bottom, bottom_sign))]
+    rows = [
+        torch.stack((half + sign, half - sign), dim=-1).flatten(-2)
+        for half, sign in ((top, top_sign), (bottom, bottom_sign))
+    ]
     return torch.stack(rows, dim=-2).flatten(-3, -2) / 2
 
 
@@ -111,7 +115,8 @@ def _inverse_filter_bank(approximation: Tensor, details: Tensor, wavelet: str) -
         taps = transform.g0_col.numel()
         bands = _tile(details.to(dtype), taps).unflatten(1, (-1, 3))
         x = transform((_tile(approximation.to(dtype), taps), [bands]))
-    return x[..., :height, :width].to(approximation.dtype)
+    out: Tensor = x[..., :height, :width].to(approximation.dtype)
+    return out
 
 
 def _precision(x: Tensor) -> torch.dtype:
@@ -141,12 +146,10 @@ def _pytorch_wavelets() -> ModuleType:
         stand_in.resource_stream = _resource_stream  # type: ignore[attr-defined]  # a module made by hand
         sys.modules["pkg_resources"] = stand_in
         try:
-            import pytorch_wavelets
+            import_module("pytorch_wavelets")
         finally:
             del sys.modules["pkg_resources"]
-    import pytorch_wavelets
-
-    return pytorch_wavelets
+    return import_module("pytorch_wavelets")
 
 
 def _resource_stream(package: str, name: str) -> IO[bytes]:

@@ -35,7 +35,7 @@ class StridedStem(nn.Sequential):
 
 
 class PatchifyStem(nn.Sequential):
-    """Initial convolutions for large images (Appendix C.3); rows and columns beyond the last whole patch are not seen."""
+    """Initial convolutions for large images (Appendix C.3). What lies beyond the last whole patch is not seen."""
 
     def __init__(self, config: WaveMixConfig) -> None:
         dim, patch = config.dim, config.patch_size

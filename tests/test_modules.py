@@ -1,0 +1,110 @@
+"""The LightningModule in Python, without the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wavemix_pl.data import EmbeddedFashionMNIST, FashionMNIST
+from wavemix_pl.errors import InputError
+from wavemix_pl.modules import ClassificationModule
+
+
+def trainer(**arguments: Any) -> L.Trainer:
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return L.Trainer(**{**quiet, "accelerator": "cpu", "enable_checkpointing": False, **arguments})
+
+
+def test_metrics_are_those_of_all_images(data_root: Path) -> None:
+    """Against torch.topk and cross-entropy over all test images at once; batches of 12 and 8."""
+    module = ClassificationModule("WaveMix-Lite-4/1", in_channels=1).eval()
+    data = FashionMNIST(root=str(data_root), batch_size=12)
+    (result,) = trainer().test(module, datamodule=data, verbose=False)
+    images = data.load("test")
+    with torch.no_grad():
+        logits = module(data.normalize(images.images))
+    ranked = logits.topk(5).indices == images.targets[:, None]
+    assert result["test_acc1"] == pytest.approx(float(ranked[:, 0].float().mean()))
+    assert result["test_acc5"] == pytest.approx(float(ranked.any(1).float().mean()))
+    assert result["test_loss"] == pytest.approx(float(F.cross_entropy(logits, images.targets)), rel=1e-5)
+
+
+def test_fewer_than_five_classes() -> None:
+    module = ClassificationModule("WaveMix-Lite-4/1", num_classes=2)
+    module.validation_step((torch.randn(3, 3, 8, 8), torch.tensor([0, 1, 1])), 0)
+    values = module.scores["val_scores"].compute()
+    assert values["val_acc5"] == 1
+
+
+def test_label_smoothing() -> None:
+    module = ClassificationModule("WaveMix-Lite-4/1", label_smoothing=0.2)
+    logits, targets = torch.randn(4, 10), torch.arange(4)
+    torch.testing.assert_close(module.loss(logits, targets), F.cross_entropy(logits, targets, label_smoothing=0.2))
+
+
+def test_the_papers_optimizer() -> None:
+    optimizer = ClassificationModule().configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (1e-3, (0.9, 0.999), 1e-8, 0.01)
+
+
+def test_plateau_scheduler_is_driven_by_its_monitor(data_root: Path) -> None:
+    from lightning.pytorch.cli import ReduceLROnPlateau
+
+    module = ClassificationModule(
+        "WaveMix-Lite-4/1",
+        in_channels=1,
+        lr_scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val_loss", patience=0, threshold=10.0),
+    )
+    run = trainer(max_epochs=3)
+    run.fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=30))
+    assert run.optimizers[0].param_groups[0]["lr"] < 1e-3
+
+
+def test_learns(data_root: Path) -> None:
+    """Sixty images are learned by heart: gradients, loss, normalisation and labels belong together."""
+    L.seed_everything(0)
+    module = ClassificationModule(
+        "WaveMix-16/2 (level 2)",
+        in_channels=1,
+        overrides={"dropout": 0.0},
+        optimizer=lambda params: torch.optim.AdamW(params, lr=0.01),
+    )
+    run = trainer(max_epochs=40)
+    run.fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=20, val_fraction=0.25))
+    assert run.callback_metrics["train_acc1"] >= 0.9
+
+
+def test_train_and_eval_mode_around_validation(data_root: Path) -> None:
+    module = ClassificationModule("WaveMix-Lite-4/1", in_channels=1)
+    trainer(max_epochs=1).fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=20))
+    assert module.model.training
+
+
+def test_round_trip_of_a_checkpoint(data_root: Path, tmp_path: Path) -> None:
+    module = ClassificationModule("WaveMix-Lite-4/1", in_channels=1, overrides={"dropout": 0.1})
+    run = trainer(max_epochs=1)
+    run.fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=20))
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = ClassificationModule.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert loaded.model.config == module.model.config
+    assert loaded.preprocessing == EmbeddedFashionMNIST().preprocessing
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict())
+
+
+def test_probabilities() -> None:
+    module = ClassificationModule("WaveMix-Lite-4/1").eval()
+    with torch.no_grad():
+        probabilities = module.predict_step((torch.randn(3, 3, 9, 9), torch.zeros(3)), 0)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
+
+
+def test_bad_model_is_refused() -> None:
+    with pytest.raises(InputError, match="nope"):
+        ClassificationModule(overrides={"nope": 1})

@@ -1,0 +1,120 @@
+"""The house keeps its plan: imports point one way, and each fact of the set-up stands in agreement."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "wavemix_pl"
+
+# room -> rooms that it may import from
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "models.wavelets": {"errors"},
+    "models.mixers": {"models.wavelets"},
+    "models.wavemix": {"config", "errors", "models.mixers"},
+    "modules": {"errors", "models.wavemix"},
+    "callbacks": {"errors", "callbacks"},
+    "data": {"errors", "data"},
+    "parser": {"errors"},
+    "predictions": set(),
+    "training": {"errors", "callbacks", "data", "modules", "parser", "predictions"},
+    "cli": {"errors", "training", ""},
+    "__main__": {"cli"},
+    "": {"config", "models.wavemix", "models"},
+    "models": set(),
+}
+
+
+def room(module: str) -> str:
+    """The key of ALLOWED under which a module of the package stands."""
+    return next(part for part in (module, module.partition(".")[0]) if part in ALLOWED)
+
+
+def imports(path: Path) -> set[str]:
+    """The package's modules that a file imports, without the package's name."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inside = ROOT / (node.module or "").replace(".", "/") / alias.name
+                is_module = inside.is_dir() or inside.with_suffix(".py").exists()
+                names.add(f"{node.module}.{alias.name}" if is_module else node.module or "")
+    return {name.removeprefix("wavemix_pl").removeprefix(".") for name in names if name.split(".")[0] == "wavemix_pl"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows(path: Path) -> None:
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+    here = room(module)
+    assert {room(name) for name in imports(path)} - {here} <= ALLOWED[here]
+
+
+def requirements(text: str) -> dict[str, str]:
+    """Name -> bounds, of a list of requirements with comments."""
+    found = {}
+    for line in text.splitlines():
+        match = re.match(r"\s*([A-Za-z][\w.-]*)(?:\[[\w,]+\])?\s*([<>=!~].*)?$", line.partition("#")[0].rstrip())
+        if match:
+            found[match[1].lower().replace("_", "-")] = (match[2] or "").strip()
+    return found
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def test_environment_yml_says_what_setup_cfg_says() -> None:
+    config = setup_cfg()
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    from_pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
+    conda = requirements("\n".join(entry for entry in environment if isinstance(entry, str)))
+    pip = requirements("\n".join(from_pip))
+    renamed = {"pytorch": "torch"}  # conda's name: pip's
+    both = {renamed.get(name, name): bounds for name, bounds in conda.items()} | pip
+    assert both.pop("python") == config["options"]["python_requires"]
+    assert both.pop("pip") == ""
+    assert "-e ." in from_pip
+    wanted = requirements(config["options"]["install_requires"]) | requirements(
+        config["options.extras_require"]["plots"]
+    )
+    assert both == wanted
+
+
+def test_each_bound_has_its_reason() -> None:
+    """A line of dependencies comes after a comment."""
+    lines = (ROOT / "setup.cfg").read_text().splitlines()
+    start, end = lines.index("install_requires ="), lines.index("[options.packages.find]")
+    block = [line.strip() for line in lines[start + 1 : end] if line.strip()]
+    assert len(block) > 10
+    for before, line in pairwise(block):
+        assert line.startswith("#") or before.startswith("#"), line
+
+
+def test_versions_agree() -> None:
+    from wavemix_pl import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_readme_commands_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"^make ([\w-]+)", readme, re.MULTILINE))
+    assert named
+    assert named <= targets
+    for recipe in re.findall(r"experiments/recipes/[\w-]+\.yaml", readme):
+        assert (ROOT / recipe).is_file()
