@@ -132,15 +132,35 @@ def test_first_free_directory_and_no_run_over_another(
     assert Path("runs", name, "checkpoints", "last.ckpt").read_bytes() == before
 
 
-def test_going_on_keeps_the_metrics(run: Run, data_root: Path) -> None:
-    options = (*SMALL, f"--data.root={data_root}", "--trainer.default_root_dir=run", "--ckpt_path=last")
+def test_going_on_keeps_what_was_there(run: Run, data_root: Path) -> None:
+    """The same command twice, in the directory that the first chose; the second has one epoch more to go."""
+    options = (*SMALL, f"--data.root={data_root}", "--ckpt_path=last")
     assert run("fit", *options, "--trainer.max_epochs=1") == 0
+    (directory,) = Path("runs").iterdir()
+    config = (directory / "config.yaml").read_bytes()
     assert run("fit", *options, "--trainer.max_epochs=2") == 0
+    assert list(Path("runs").iterdir()) == [directory]
     epochs = []
     for name in ("metrics.1.csv", "metrics.csv"):
-        with Path("run", name).open() as file:
+        with (directory / name).open() as file:
             epochs += [row["epoch"] for row in csv.DictReader(file) if row["val_acc1"]]
     assert epochs == ["0", "1"]
+    assert (directory / "config.yaml").read_bytes() == config
+    assert "max_epochs: 2" in (directory / "config.resumed.yaml").read_text()
+
+
+def test_best_and_last_of_a_directory(trained: Path, run: Run, data_root: Path) -> None:
+    options = ("--data=FashionMNIST", f"--data.root={data_root}", f"--trainer.default_root_dir={trained}")
+    for kind in ("best", "last"):
+        assert run("test", *options, f"--ckpt_path={kind}") == 0
+
+
+def test_processes_that_nobody_told_each_other(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("fit", "--trainer.max_epochs=1") == 2
+    assert "--trainer.default_root_dir" in capsys.readouterr().err
 
 
 def printed_config(run: Run, capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
@@ -265,8 +285,8 @@ def test_predict(trained: Path, run: Run, tmp_path: Path, capsys: pytest.Capture
     with torch.no_grad():
         expected = module(data.normalize(images)).softmax(1).topk(2)
     for row, values, indices in zip(rows, *expected, strict=True):
-        assert row["classes"] == [data.class_names[i] for i in indices]
-        assert row["probabilities"] == pytest.approx(values.tolist(), abs=1e-5)
+        assert list(row["classes"]) == [data.class_names[i] for i in indices]
+        assert list(row["classes"].values()) == pytest.approx(values.tolist(), abs=1e-5)
     assert run("predict", tmp_path / "0.png", f"--ckpt_path={checkpoint(trained)}") == 0
     assert "0.png" in capsys.readouterr().out
 
@@ -295,6 +315,8 @@ BAD = {
     "switch": (["fit", "--trainer.max_epochs=9", "--trainer.callbacks+=OptimizerSwitch"], "final_epochs 50"),
     "lightning": (["fit", "--trainer.max_epochs=1", "--trainer.limit_train_batches=-1.5"], "limit_train_batches"),
     "no checkpoint": (["test"], "--ckpt_path"),
+    "best of what": (["test", "--ckpt_path=best"], "--ckpt_path=RUN/checkpoints/best.ckpt"),
+    "best of nothing": (["test", "--ckpt_path=best", "--trainer.default_root_dir=nope"], "best.ckpt: no such"),
     "absent checkpoint": (["test", "--ckpt_path=nope.ckpt"], "nope.ckpt: no such checkpoint"),
     "no checkpoint at all": (["test", "--ckpt_path=text.ckpt"], "text.ckpt: damaged"),
     "code": (["test", "--ckpt_path=evil.ckpt"], "loading it would run code (posix.system)"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 import warnings
@@ -17,7 +16,6 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes are known by short names
 from wavemix_pl.callbacks import EpochLines, RandomState, TestReport
@@ -25,6 +23,7 @@ from wavemix_pl.errors import InputError
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser
 from wavemix_pl.predictions import print_predictions, rank_classes
+from wavemix_pl.run_directory import choose_directory, directory_of
 
 _RUN_VARIABLE = (
     "WAVEMIX_PL_RUN"  # tells the processes that Lightning starts for DDP which directory the first one chose
@@ -81,7 +80,7 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser.set_defaults({"trainer.log_every_n_steps": 10})
+        parser.set_defaults({"trainer.max_epochs": 300, "trainer.log_every_n_steps": 10})  # 300: Section 4.2
         parser.set_defaults({"weights_only": True})  # a checkpoint may hold values, never code
         if subcommand == "test":
             parser.set_defaults({"verbose": False})  # TestReport says it
@@ -96,38 +95,57 @@ class TrainingCLI(LightningCLI):
         assert isinstance(args, list)
         self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv has arguments too
 
-    # -- the checkpoint decides what model it is --------------------------------------------------------------------
-
     def _parse_ckpt_path(self) -> None:
-        """Gives the model the arguments that the checkpoint was trained with.
+        """Decides on the run's directory and reads the checkpoint, before anything is made.
 
-        Lightning's own way replaces what was given silently; here a difference is an error that names it.
+        Lightning's own way puts the checkpoint's model in place of the one that was asked for, and says nothing.
         """
-        config = self.config[self.config.subcommand]
-        self._checkpoint: dict[str, Any] = {}
-        if config.ckpt_path in (None, "best", "last", "hpc"):
-            if config.ckpt_path is None and self.config.subcommand != "fit":
-                raise InputError(
-                    f"{self.config.subcommand} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt"
-                )
-            return
-        self._checkpoint = _read_checkpoint(Path(config.ckpt_path))
+        verb = self.config.subcommand
+        config = self.config[verb]
+        trainer = config.trainer
+        self._resumed = config.ckpt_path is not None
+        if verb == "fit":
+            variant = re.sub(r"[^A-Za-z0-9]+", "-", config.model.init_args.variant).strip("-")
+            name = f"{config.data.class_path.rpartition('.')[2]}-{variant}"
+            trainer.default_root_dir = str(choose_directory(trainer.default_root_dir, name, self._resumed))
+        if config.ckpt_path in ("best", "last") and trainer.default_root_dir:
+            path = Path(trainer.default_root_dir, "checkpoints", f"{config.ckpt_path}.ckpt")
+            config.ckpt_path = None if verb == "fit" and not path.exists() else str(path)  # a run that has not begun
+        if verb != "fit" and config.ckpt_path in (None, "best", "last"):
+            raise InputError(f"{verb} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt")
+        self._checkpoint = {} if config.ckpt_path in (None, "hpc") else _read_checkpoint(Path(config.ckpt_path))
+        if verb != "fit" and not trainer.default_root_dir:
+            trainer.default_root_dir = str(directory_of(Path(config.ckpt_path)))
+        self._take_model_from_checkpoint(config)
+
+    def _take_model_from_checkpoint(self, config: Namespace) -> None:
+        """Gives the model the arguments that it was trained with; refuses others that were asked for."""
         saved = dict(self._checkpoint.get("hyper_parameters", {}))
         class_path = saved.pop("_class_path", config.model.class_path)
         if class_path != config.model.class_path:
-            raise InputError(
-                f"{config.ckpt_path} holds a {class_path}, --model says {config.model.class_path}: leave it out"
-            )
+            raise InputError(f"{config.ckpt_path} holds a {class_path}: pass --model={class_path}")
         defaults = self._subcommand_parsers[self.config.subcommand].get_defaults().model.init_args
-        for name, value in saved.items():
+        for name in sorted({*saved} & {*defaults.keys()} - {*_LINKED}):
             given = config.model.init_args.get(name)
-            if name.startswith("_") or name in _LINKED or name not in defaults:
-                continue
-            if given not in (value, defaults[name]):
+            if given not in (saved[name], defaults[name]):
                 raise InputError(
-                    f"{config.ckpt_path} was trained with {name} {value!r}, not {given!r}: leave --model.{name} out"
+                    f"{config.ckpt_path} was trained with {name} {saved[name]!r}, not {given!r}: "
+                    f"leave --model.{name} out"
                 )
-            config.model.init_args[name] = value
+            config.model.init_args[name] = saved[name]
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.config.subcommand]
+        if self.config.subcommand != "fit":
+            self.save_config_callback = None  # the run's config.yaml says how it was trained
+            # These callbacks are training's: a test does not need them.
+            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")
+        elif self._resumed and Path(config.trainer.default_root_dir, "config.yaml").exists():
+            self.save_config_kwargs["config_filename"] = "config.resumed.yaml"
+        if self.config.subcommand == "predict" and config.data.class_path == "wavemix_pl.data.ImageFiles":
+            config.data.init_args.preprocessing = self._checkpoint.get("preprocessing")
+            config.data.init_args.paths = [*(config.data.init_args.paths or []), *config.images]
+        self.trainer_defaults = {"callbacks": self._callbacks(config)}
 
     def after_instantiate_classes(self) -> None:
         saved = self._checkpoint.get("hyper_parameters", {})
@@ -138,46 +156,6 @@ class TrainingCLI(LightningCLI):
                 raise InputError(
                     f"the checkpoint was trained with {name} {saved[name]}, {kind} has {here}: choose other data"
                 )
-
-    # -- the run's directory ----------------------------------------------------------------------------------------
-
-    def before_instantiate_classes(self) -> None:
-        config = self.config[self.config.subcommand]
-        if self.config.subcommand == "fit":
-            self._choose_directory(config)
-        else:
-            self.save_config_callback = None  # the run's config.yaml says how it was trained
-            warnings.filterwarnings(
-                "ignore", "Be aware that when using `ckpt_path`"
-            )  # training's callbacks, not needed
-            config.trainer.default_root_dir = config.trainer.default_root_dir or _directory_of(config.ckpt_path)
-        if self.config.subcommand == "predict" and config.data.class_path == "wavemix_pl.data.ImageFiles":
-            config.data.init_args.preprocessing = self._checkpoint.get("preprocessing")
-            config.data.init_args.paths = [*(config.data.init_args.paths or []), *config.images]
-        self.trainer_defaults = {"callbacks": self._callbacks(config)}
-
-    def _choose_directory(self, config: Namespace) -> None:
-        """Takes `trainer.default_root_dir`, or the first free name below `runs/`; never one that holds another run."""
-        if _rank() != 0 and _RUN_VARIABLE in os.environ:
-            config.trainer.default_root_dir = os.environ[_RUN_VARIABLE]
-            return
-        given = config.trainer.default_root_dir
-        if given is None:
-            if int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
-                raise InputError("several processes need one directory: pass --trainer.default_root_dir=DIRECTORY")
-            variant = re.sub(r"[^A-Za-z0-9]+", "-", config.model.init_args.variant).strip("-")
-            base = f"runs/{config.data.class_path.rpartition('.')[2]}-{variant}"
-            names = (base if n == 1 else f"{base}-{n}" for n in range(1, sys.maxsize))
-            given = next(name for name in names if not Path(name).exists())
-        elif _rank() == 0 and any(Path(given, "checkpoints").glob("*.ckpt")) and not config.ckpt_path:
-            raise InputError(
-                f"{given} holds a run: go on with --ckpt_path=last, or choose another trainer.default_root_dir"
-            )
-        config.trainer.default_root_dir = os.environ[_RUN_VARIABLE] = str(given)
-        metrics = Path(given, "metrics.csv")
-        if _rank() == 0 and metrics.exists():  # CSVLogger would delete it
-            earlier = (metrics.with_name(f"metrics.{n}.csv") for n in range(1, sys.maxsize))
-            metrics.rename(next(path for path in earlier if not path.exists()))
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
         chosen: list[Callback] = [RandomState(), TestReport()]
@@ -211,11 +189,6 @@ class TrainingCLI(LightningCLI):
         print_predictions(predictions, as_json=self.config.predict.json)
 
 
-def _rank() -> int:
-    """Of this process among those that were started together, as far as the environment tells."""
-    return int(getattr(rank_zero_only, "rank", 0))
-
-
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
 
@@ -231,9 +204,3 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: not loaded, since loading it would run code ({asked_for[1]})") from None
         raise InputError(f"{path}: damaged, or no checkpoint ({type(error).__name__})") from None
     return checkpoint
-
-
-def _directory_of(checkpoint: str | None) -> str:
-    """The directory of the run that wrote a checkpoint."""
-    folder = Path(checkpoint or "").parent
-    return str(folder.parent if folder.name == "checkpoints" else folder)
