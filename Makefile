@@ -32,9 +32,11 @@ check: .venv/check
 clean:
 	rm -rf .venv runs build *.egg-info
 
-# One file for each set of extras that is installed; made anew when the dependencies change.
+# One file for each set of extras that is installed; made anew when the dependencies change. A torch that is there stays:
+# without the constraint, pip would exchange a CPU build for whatever the newest torchvision asks for.
 .venv/%: setup.cfg pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	$(BIN)/python -m pip freeze | grep '^torch==' > .venv/constraints.txt || true
+	$(BIN)/python -m pip install --quiet --constraint .venv/constraints.txt --editable '.[$*]'
 	touch $@
 
 .venv/bin/python:

@@ -61,6 +61,22 @@ def test_help_of_each_verb(run: Run, verb: str, capsys: pytest.CaptureFixture[st
     assert "--ckpt_path" in capsys.readouterr().out
 
 
+def test_torchvision_of_another_build(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        """An import that ends as torchvision's does beside a torch of another build."""
+
+        def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+            if name == "wavemix_pl.training":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, "wavemix_pl.training", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert run("fit") == 2
+    assert "install torchvision anew" in capsys.readouterr().err
+
+
 # -- fit ------------------------------------------------------------------------------------------------------------
 
 

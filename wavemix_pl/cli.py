@@ -11,8 +11,15 @@ from wavemix_pl.errors import InputError
 
 
 def _train(arguments: list[str]) -> None:
-    from wavemix_pl.training import TrainingCLI  # imports lightning, which takes seconds
-
+    try:
+        from wavemix_pl.training import TrainingCLI  # imports lightning, which takes seconds
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        raise InputError(
+            "the torchvision here was not built for the torch here (a CPU build of the one beside a CUDA build of the "
+            "other, say): install torchvision anew, from where torch came from"
+        ) from error
     TrainingCLI.run(arguments)
 
 
