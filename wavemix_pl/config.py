@@ -43,7 +43,8 @@ class WaveMixConfig:
         wavelet: "haar", or any discrete wavelet that PyWavelets knows (Table 13).
         mixer: "dwt" is the paper's pyramid; "dwt-single" keeps its level L alone (Table 14).
         upsample: "deconv" is the paper's transposed convolution; "bilinear" and "idwt" have no parameters (Table 5).
-        head_dim: Channels of the optional 1x1 channel-mixing layer before pooling (Section 3.1), or None for no layer.
+        head_dim: Of a classifier: channels of the optional 1x1 channel-mixing layer before pooling (Section 3.1), or
+            None for no layer. Of a segmenter: channels between the head's transposed convolutions, or None for dim / 2.
 
     Raises:
         InputError: A value that no model can be built from, with the name of its field.

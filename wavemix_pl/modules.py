@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from copy import deepcopy
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from wavemix_pl.models.wavemix import create_model
+from wavemix_pl.inference import PLAIN, TestTime, segment
+from wavemix_pl.models.baselines import build_model
+from wavemix_pl.models.weights import load_checkpoint, transfer_backbone
+from wavemix_pl.scores import PublishedScore, SegmentationScores
 
 Batch = tuple[Tensor, Tensor]
 Stage = Literal["train", "val", "test"]
@@ -43,6 +49,7 @@ class ImageModule(L.LightningModule):
     task: ClassVar[Literal["classification", "segmentation"]]
     monitor: ClassVar[str]
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
+    not_saved: ClassVar[tuple[str, ...]] = ("optimizer", "lr_scheduler")  # arguments that another run may choose anew
 
     def __init__(
         self,
@@ -56,10 +63,8 @@ class ImageModule(L.LightningModule):
         lr_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
-        self.model = create_model(
-            variant, num_classes, task=self.task, **{"in_channels": in_channels, **(overrides or {})}
-        )
+        self.save_hyperparameters(ignore=self.not_saved)
+        self.model = build_model(variant, num_classes, self.task, {"in_channels": in_channels, **(overrides or {})})
         self.loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         # The prefix keeps the keys apart from attributes of ModuleDict, such as its method `train`.
         self.mean_loss = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in STAGES})
@@ -79,9 +84,10 @@ class ImageModule(L.LightningModule):
         logits: Tensor = self.model(images)
         return logits
 
-    def _step(self, stage: Stage, batch: Batch) -> Tensor:
+    def _step(self, stage: Stage, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss and logits of a batch; counts both for the stage's metrics."""
         images, targets = batch
-        logits = self(images)
+        logits = self._logits(stage, images, targets)
         loss: Tensor = self.loss(logits, targets)
         mean_loss = cast(MeanMetric, self.mean_loss[f"{stage}_loss"])
         scores = cast(MetricCollection, self.scores[f"{stage}_scores"])
@@ -95,10 +101,14 @@ class ImageModule(L.LightningModule):
         }
         self.log(f"{stage}_loss", mean_loss, **how)
         self.log_dict(scores, **how)
-        return loss
+        return loss, logits
+
+    def _logits(self, stage: Stage, images: Tensor, targets: Tensor) -> Tensor:
+        logits: Tensor = self(images)
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step("train", batch)
+        return self._step("train", batch)[0]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step("val", batch)
@@ -138,3 +148,93 @@ class ClassificationModule(ImageModule):
 
     def make_scores(self, num_classes: int) -> dict[str, Metric | MetricCollection]:
         return {f"acc{k}": MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro") for k in (1, 5)}
+
+
+class SegmentationModule(ImageModule):
+    """Semantic segmentation: cross-entropy of the pixels that are not void, mean IoU, pixel accuracy.
+
+    Targets are masks (B, H, W). Where they have another size than the images, the logits are resized to theirs, so
+    that scores are those at full resolution. `test_miou` and `val_miou` are those of the official Cityscapes evaluation
+    (`wavemix_pl.scores`); the IoU of each class is in `class_iou` after an evaluation.
+
+    Args:
+        void_index: Target of void pixels, which count neither in the loss nor in the scores; the command line takes it
+            from the data.
+        backbone: Checkpoint of a classifier or segmenter, ours or the authors', from which stem and blocks are taken
+            when training begins.
+        test_time: Scales, mirrors and windows in `test` and `predict`. The paper uses none of them.
+        published_score: Whether to log `published_score`, which the published code calls mIoU, beside the mean IoU.
+        kwargs: As in `ImageModule`; `variant` may also be "ConvMixer-DIM/DEPTH", with the same head.
+
+    Attributes:
+        class_iou: (K,) of the last evaluation; NaN for classes that neither occurred nor were predicted.
+    """
+
+    task = "segmentation"
+    monitor = "val_miou"
+    not_saved = (*ImageModule.not_saved, "backbone", "test_time", "published_score")
+
+    def __init__(
+        self,
+        void_index: int = 255,
+        backbone: str | None = None,
+        test_time: TestTime = PLAIN,
+        published_score: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self._void_index = void_index
+        super().__init__(**kwargs)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=self.hparams["label_smoothing"], ignore_index=void_index)
+        self.backbone, self.test_time = backbone, test_time
+        masks = [SegmentationScores(self.hparams["num_classes"], void_index)]
+        kinds = nn.ModuleList([*masks, PublishedScore(void_index)] if published_score else masks)
+        self.evaluations = nn.ModuleDict({f"{stage}_masks": deepcopy(kinds) for stage in ("val", "test")})
+        self.class_iou: Tensor | None = None
+
+    def make_scores(self, num_classes: int) -> dict[str, Metric | MetricCollection]:
+        accuracy = MulticlassAccuracy(num_classes, average="micro", ignore_index=self._void_index)
+        return {"pixel_accuracy": accuracy}
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.backbone and not self.trainer.ckpt_path:
+            transfer = transfer_backbone(self.model, load_checkpoint(self.backbone))
+            rank_zero_info(f"backbone from {self.backbone}: {transfer}")
+
+    def _logits(self, stage: Stage, images: Tensor, targets: Tensor) -> Tensor:
+        logits = segment(self, images, self.test_time) if stage == "test" else self(images)
+        if logits.shape[-2:] != targets.shape[-2:]:
+            logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
+        return logits
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: Literal["val", "test"], batch: Batch) -> None:
+        _, logits = self._step(stage, batch)
+        for metric in self._metrics_of_masks(stage):
+            metric.update(logits.detach(), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, stage: Literal["val", "test"]) -> None:
+        masks, *published = self._metrics_of_masks(stage)
+        scores = cast(SegmentationScores, masks).scores()  # one matrix over all images and ranks
+        self.class_iou = scores["iou"]
+        self.log(f"{stage}_miou", scores["miou"], prog_bar=stage == "val")
+        for metric in published:
+            self.log(f"{stage}_published_score", metric.compute())
+        for metric in (masks, *published):
+            metric.reset()
+
+    def _metrics_of_masks(self, stage: Literal["val", "test"]) -> list[Metric]:
+        return list(cast(Any, self.evaluations[f"{stage}_masks"]))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return segment(self, batch[0], self.test_time).float().softmax(dim=1)

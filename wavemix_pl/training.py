@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes are known by short names
 from wavemix_pl.callbacks import EpochLines, RandomState, TestReport
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.weights import load_checkpoint
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser
 from wavemix_pl.predictions import print_predictions, rank_classes
@@ -113,7 +114,7 @@ class TrainingCLI(LightningCLI):
             config.ckpt_path = None if verb == "fit" and not path.exists() else str(path)  # a run that has not begun
         if verb != "fit" and config.ckpt_path in (None, "best", "last"):
             raise InputError(f"{verb} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt")
-        self._checkpoint = {} if config.ckpt_path in (None, "hpc") else _read_checkpoint(Path(config.ckpt_path))
+        self._checkpoint = {} if config.ckpt_path in (None, "hpc") else load_checkpoint(config.ckpt_path)
         if verb != "fit" and not trainer.default_root_dir:
             trainer.default_root_dir = str(directory_of(Path(config.ckpt_path)))
         self._take_model_from_checkpoint(config)
@@ -191,16 +192,3 @@ class TrainingCLI(LightningCLI):
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes of the unpickler
-        asked_for = re.search(r"GLOBAL (\S+)", str(error))
-        if asked_for:
-            raise InputError(f"{path}: not loaded, since loading it would run code ({asked_for[1]})") from None
-        raise InputError(f"{path}: damaged, or no checkpoint ({type(error).__name__})") from None
-    return checkpoint

@@ -143,4 +143,4 @@ def test_whole_batches_equal_single_items() -> None:
 def test_preprocessing_is_plain() -> None:
     values = EmbeddedFashionMNIST().preprocessing
     assert values["image_size"] == [28, 28]
-    assert all(isinstance(value, (list, int)) for value in values.values())
+    assert all(value is None or isinstance(value, (list, int)) for value in values.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -10,28 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wavemix_pl import create_model
-
-_RULES = [
-    (r"^conv\.(\d)", r"stem.\1"),
-    (r"^layers\.(\d+)\.reduction", r"blocks.\1.reduce"),
-    (r"^layers\.(\d+)\.feedforward\.", r"blocks.\1.paths.0."),
-    (r"^layers\.(\d+)\.feedforward(\d)\.", lambda m: f"blocks.{m[1]}.paths.{int(m[2]) - 1}."),
-    (r"(paths\.\d)\.(\d)", lambda m: f"{m[1]}.{ {'0': 'expand', '3': 'project', '4': 'upsample', '5': 'norm'}[m[2]] }"),
-    (r"^pool\.2", "head.linear"),
-    (r"^expand\.(\d)", r"head.\1"),
-]
-
-
-def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, value in state.items():
-        for pattern, replacement in _RULES:
-            name = re.sub(pattern, replacement, name)  # type: ignore[arg-type]
-        renamed[name] = value
-    return renamed
+from wavemix_pl.models.weights import our_names
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +74,19 @@ def test_same_logits_and_gradients(
         results.append((logits, gradient))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=0, atol=1e-5)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=1e-4)
+
+
+def test_the_released_segmenters_head(published: ModuleType) -> None:
+    """A patchify classifier whose `pool` is replaced by 192 -> 128 -> 64 -> 20, here 16 -> 12 -> 6 -> 5."""
+    theirs: Any = published_model(
+        "classification", final_dim=16, ff_channel=16, depth=1, level=2, num_classes=5, dropout=0.0, patch_size=4
+    )
+    theirs.pool = nn.Sequential(
+        nn.ConvTranspose2d(16, 12, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(12, 6, 4, stride=2, padding=1),
+        nn.Conv2d(6, 5, 1),
+    )
+    ours = create_model("WaveMix-16/1 (level 2)", 5, task="segmentation", stem="patchify", patch_size=4, head_dim=12)
+    ours.load_state_dict(our_names(theirs.state_dict()), strict=True)
+    images = torch.randn(1, 3, 32, 64)
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=0, atol=1e-5)

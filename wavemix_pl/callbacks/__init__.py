@@ -1,9 +1,10 @@
 """Callbacks; none of them imports the LightningModules."""
 
 from wavemix_pl.callbacks.epoch_lines import EpochLines
+from wavemix_pl.callbacks.focal_loss import FocalLossCallback
 from wavemix_pl.callbacks.optimizer_switch import OptimizerSwitch
 from wavemix_pl.callbacks.prediction_picture import PredictionPicture
 from wavemix_pl.callbacks.random_state import RandomState
 from wavemix_pl.callbacks.test_report import TestReport
 
-__all__ = ["EpochLines", "OptimizerSwitch", "PredictionPicture", "RandomState", "TestReport"]
+__all__ = ["EpochLines", "FocalLossCallback", "OptimizerSwitch", "PredictionPicture", "RandomState", "TestReport"]

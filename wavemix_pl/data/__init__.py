@@ -2,7 +2,8 @@
 
 from wavemix_pl.data.base import ImageDataModule
 from wavemix_pl.data.embedded import EmbeddedFashionMNIST
+from wavemix_pl.data.fashion_scenes import FashionScenes
 from wavemix_pl.data.files import ImageFiles
 from wavemix_pl.data.mnist import FashionMNIST
 
-__all__ = ["EmbeddedFashionMNIST", "FashionMNIST", "ImageDataModule", "ImageFiles"]
+__all__ = ["EmbeddedFashionMNIST", "FashionMNIST", "FashionScenes", "ImageDataModule", "ImageFiles"]

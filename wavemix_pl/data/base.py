@@ -43,7 +43,9 @@ class TensorImages(Dataset[Any]):
 
 
 class ImageDataModule(L.LightningDataModule):
-    """Images (B, C, H, W) uint8 from the loaders, float32 and normalised on the device; targets (B,) int64.
+    """Images (B, C, H, W) uint8 from the loaders, float32 and normalised on the device, with their targets.
+
+    Targets are classes (B,) int64, or masks (B, H, W) int64 in which `void_index` marks pixels without a class.
 
     A part of the training images, chosen by `split_seed` alone, is kept for validation. The order of the training
     images depends on the seed of the run and on the epoch alone: not on the number of workers, nor on what was
@@ -62,13 +64,19 @@ class ImageDataModule(L.LightningDataModule):
         image_size: (H, W) in pixels.
         mean: Per channel, of images scaled to 0...1.
         std: Likewise.
+        void_index: Of pixels without a class, in masks.
+        colors: (red, green, blue) of each class, 0 to 255, for pictures of masks; None where there are no masks.
+        label_ids: What is written for each class into files of masks, or None for the class's own number.
     """
 
-    class_names: ClassVar[Sequence[str]]
+    class_names: Sequence[str]
     in_channels: ClassVar[int] = 3
-    image_size: ClassVar[tuple[int, int]]
+    image_size: tuple[int, int]
     mean: ClassVar[Sequence[float]]
     std: ClassVar[Sequence[float]]
+    void_index: int = 255
+    colors: Sequence[tuple[int, int, int]] | None = None
+    label_ids: Sequence[int] | None = None
 
     def __init__(
         self,
@@ -108,6 +116,8 @@ class ImageDataModule(L.LightningDataModule):
             "image_size": list(self.image_size),
             "mean": list(self.mean),
             "std": list(self.std),
+            "colors": self.colors and [list(color) for color in self.colors],
+            "label_ids": self.label_ids and list(self.label_ids),
         }
 
     def setup(self, stage: str) -> None:
@@ -178,6 +188,8 @@ class ImageDataModule(L.LightningDataModule):
         if self.augment == "flip" and self.trainer is not None and self.trainer.training:
             flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             images = torch.where(flipped, images.flip(-1), images)
+            if targets.ndim == 3:  # masks
+                targets = torch.where(flipped[:, 0], targets.flip(-1), targets)
         return self.normalize(images), targets
 
     def normalize(self, images: Tensor) -> Tensor:

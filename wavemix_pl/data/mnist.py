@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchvision import datasets
 
-from wavemix_pl.data.base import Augment, ImageDataModule, TensorImages
+from wavemix_pl.data.base import ImageDataModule, TensorImages
 from wavemix_pl.errors import InputError
 
 
@@ -40,22 +40,13 @@ class FashionMNIST(FashionImages):
     Args:
         root: Folder of data sets.
         download: Whether to download what is not found.
-        batch_size: As in `ImageDataModule`, like the rest.
+        kwargs: As in `ImageDataModule`.
     """
 
     debian_folder: ClassVar[Path] = Path("/usr/share/datasets/fashion-mnist")
 
-    def __init__(
-        self,
-        root: str = "data",
-        download: bool = False,
-        batch_size: int = 128,
-        num_workers: int = 0,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        augment: Augment = "none",
-    ) -> None:
-        super().__init__(batch_size, num_workers, val_fraction, split_seed, augment)
+    def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.root, self.download = Path(root), download
 
     def prepare_data(self) -> None:

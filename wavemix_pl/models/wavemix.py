@@ -128,16 +128,20 @@ class ClassificationHead(nn.Sequential):
 
 
 class SegmentationHead(nn.Sequential):
-    """Two transposed convolutions and a 1x1 convolution (Section 4.3). (B, D, H', W') -> (B, K, 4H', 4W')."""
+    """Two transposed convolutions and a 1x1 convolution (Section 4.3). (B, D, H', W') -> (B, K, 4H', 4W').
+
+    Paper and published package: D -> D/2 -> D/4; the published segmenter 192/16: 192 -> 128 -> 64, here `head_dim` 128.
+    """
 
     scale = 4
 
     def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
-        dim = config.dim
+        width = config.head_dim or config.dim // 2
+        half = max(width // 2, 1)
         super().__init__(
-            nn.ConvTranspose2d(dim, dim // 2, 4, stride=2, padding=1),
-            nn.ConvTranspose2d(dim // 2, dim // 4, 4, stride=2, padding=1),
-            nn.Conv2d(dim // 4, num_classes, 1),
+            nn.ConvTranspose2d(config.dim, width, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(width, half, 4, stride=2, padding=1),
+            nn.Conv2d(half, num_classes, 1),
         )
 
 
