@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,11 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torchvision.transforms.v2 import functional as TF
 
+from wavemix_pl.callbacks import MaskPicture
+from wavemix_pl.callbacks.masks import paint
 from wavemix_pl.data import FashionScenes
 from wavemix_pl.errors import InputError
 from wavemix_pl.modules import ClassificationModule, SegmentationModule
@@ -99,11 +104,57 @@ def test_by_the_command_line(run: Callable[..., int], capsys: pytest.CaptureFixt
     assert run("fit", *scenes, *options, *callbacks) == 0
     best = "--ckpt_path=run/checkpoints/best.ckpt"
     assert torch.load("run/checkpoints/best.ckpt", weights_only=True)["preprocessing"]["colors"][0] == [0, 0, 0]
-    assert run("test", *scenes, best) == 2
+    assert run("test", *scenes, "--trainer.default_root_dir=run", "--ckpt_path=best") == 2
     assert "pass --model=wavemix_pl.modules.SegmentationModule" in capsys.readouterr().err
+    assert run("test", *scenes, best, "--model=ClassificationModule") == 2
     more = ("--model.test_time.flip=true", "--model.test_time.scales=[0.5,1]", "--model.test_time.window=[48,48]")
-    assert run("test", *scenes, best, "--model=SegmentationModule", *more) == 0
+    assert run("test", *scenes, best, *more) == 0
     assert "test_miou" in capsys.readouterr().out
+
+
+def test_predicted_masks(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """PNG masks and overlays of the files' own size, and what the model says of these very pixels."""
+    scenes = ("--data=FashionScenes", "--data.scenes=24", "--data.val_scenes=8", "--data.test_scenes=8")
+    options = ("--model=SegmentationModule", "--model.variant=WaveMix-8/1 (level 2)", "--trainer.max_epochs=1")
+    assert run("fit", *scenes, *options, "--trainer.default_root_dir=run", "--data.batch_size=8") == 0
+    data = FashionScenes(**SMALL)
+    image = data.load("test").images[0]
+    Path("images/deep").mkdir(parents=True)
+    Image.fromarray(image[0].numpy()).save("images/small.png")
+    Image.fromarray(image[0].numpy()).resize((90, 70)).save("images/large.png")
+    capsys.readouterr()
+    last = "--ckpt_path=run/checkpoints/last.ckpt"
+    assert run("predict", "images", last, "--output=masks", "--json") == 0
+    large, small = json.loads(capsys.readouterr().out)
+    assert Path(large["file"]).name == "large.png"
+    assert sum(large["classes"].values()) == pytest.approx(1, abs=1e-4)
+    for row, size in ((large, (90, 70)), (small, (64, 64))):
+        for kind in ("mask", "overlay"):
+            with Image.open(row[kind]) as picture:
+                assert picture.size == size
+    model = SegmentationModule.load_from_checkpoint("run/checkpoints/last.ckpt", weights_only=True).eval()
+    with torch.no_grad():
+        expected = model(data.normalize(image[None])).argmax(1)[0]
+    with Image.open(small["mask"]) as picture:
+        assert torch.equal(TF.pil_to_tensor(picture)[0].long(), expected)
+    Image.fromarray(image[0].numpy()).save("images/deep/small.png")
+    assert run("predict", "images", last) == 2
+    assert "2 images are named 'small'" in capsys.readouterr().err
+
+
+def test_picture_after_a_test(tmp_path: Path) -> None:
+    data = FashionScenes(**SMALL)
+    trainer(callbacks=[MaskPicture(columns=4)], default_root_dir=tmp_path).test(
+        module(), datamodule=data, verbose=False
+    )
+    with Image.open(tmp_path / "predictions.png") as picture:
+        assert picture.size == (4 * 66 + 2, 3 * 66 + 2)
+
+
+def test_paint() -> None:
+    painted = paint(torch.tensor([[0, 1], [255, 1]]), [[0, 0, 0], [9, 8, 7]])
+    assert painted[:, 0, 1].tolist() == [9, 8, 7]
+    assert painted[:, 1, 0].tolist() == [255, 255, 255]
 
 
 def test_convmixer_by_name() -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -45,3 +46,15 @@ def print_predictions(predictions: Sequence[Prediction], as_json: bool) -> None:
         then = ", ".join(f"{name} {value:.3f}" for name, value in others)
         table.add_row(prediction.file, first, f"{probability:.3f}", then)
     Console(width=None if sys.stdout.isatty() else 1000).print(table)  # file names whole where lines may be long
+
+
+def print_masks(masks: Sequence[Any], as_json: bool) -> None:
+    """Prints what was written for each image: a table, or JSON with the keys "file", "mask", "overlay", "classes"."""
+    if as_json:
+        print(json.dumps([asdict(mask) for mask in masks], indent=2))
+        return
+    table = Table("file", "mask", "largest classes")
+    for mask in masks:
+        largest = ", ".join(f"{name} {share:.0%}" for name, share in list(mask.classes.items())[:4])
+        table.add_row(mask.file, mask.mask, largest)
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)

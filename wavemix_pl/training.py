@@ -18,12 +18,12 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes are known by short names
-from wavemix_pl.callbacks import EpochLines, RandomState, TestReport
+from wavemix_pl.callbacks import EpochLines, MaskWriter, RandomState, TestReport
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.weights import load_checkpoint
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser
-from wavemix_pl.predictions import print_predictions, rank_classes
+from wavemix_pl.predictions import print_masks, print_predictions, rank_classes
 from wavemix_pl.run_directory import choose_directory, directory_of
 
 _RUN_VARIABLE = (
@@ -89,12 +89,13 @@ class TrainingCLI(LightningCLI):
             parser.set_defaults({"data": {"class_path": "wavemix_pl.data.ImageFiles"}})
             parser.add_argument("images", nargs="*", help="Image files, or folders of them.")
             parser.add_argument("--top", type=int, default=3, help="How many classes to name for each image.")
+            parser.add_argument("--output", type=str, help="Folder for masks; default: masks/ in the run.")
             parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
-        self.config = parser.parse_args(args)  # without Lightning's warning that sys.argv has arguments too
+        self.config = parser.parse_args(_with_model_of_checkpoint(args))
 
     def _parse_ckpt_path(self) -> None:
         """Decides on the run's directory and reads the checkpoint, before anything is made.
@@ -181,13 +182,29 @@ class TrainingCLI(LightningCLI):
     # -- predictions ------------------------------------------------------------------------------------------------
 
     def predict(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
-        """Prints the most probable classes of each image."""
+        """Prints the most probable classes of each image, or writes its mask."""
+        options = self.config.predict
+        if getattr(model, "task", None) == "segmentation":
+            writer = MaskWriter(options.output or str(Path(options.trainer.default_root_dir, "masks")))
+            self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]  # the trainer's list
+            self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": False})
+            print_masks(writer.written, as_json=options.json)
+            return
         batches = self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": True})
         probabilities = torch.cat([torch.as_tensor(batch) for batch in batches or []])
         names = datamodule.class_names  # type: ignore[attr-defined]  # our data modules have them
         files = [str(file) for file in getattr(datamodule, "files", range(len(probabilities)))]
-        predictions = rank_classes(files, probabilities, names, self.config.predict.top)
-        print_predictions(predictions, as_json=self.config.predict.json)
+        print_predictions(rank_classes(files, probabilities, names, options.top), as_json=options.json)
+
+
+def _with_model_of_checkpoint(arguments: list[str]) -> list[str]:
+    """Puts in front which LightningModule a checkpoint holds; what is said after it has precedence."""
+    paths = [value for name, value in zip(arguments, [*arguments[1:], ""], strict=True) if name == "--ckpt_path"]
+    paths += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
+    if not paths or not Path(paths[-1]).is_file():
+        return arguments
+    class_path = load_checkpoint(paths[-1]).get("hyper_parameters", {}).get("_class_path")
+    return [arguments[0], f"--model={class_path}", *arguments[1:]] if class_path else arguments
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

@@ -2,9 +2,19 @@
 
 from wavemix_pl.callbacks.epoch_lines import EpochLines
 from wavemix_pl.callbacks.focal_loss import FocalLossCallback
+from wavemix_pl.callbacks.masks import MaskPicture, MaskWriter
 from wavemix_pl.callbacks.optimizer_switch import OptimizerSwitch
 from wavemix_pl.callbacks.prediction_picture import PredictionPicture
 from wavemix_pl.callbacks.random_state import RandomState
 from wavemix_pl.callbacks.test_report import TestReport
 
-__all__ = ["EpochLines", "FocalLossCallback", "OptimizerSwitch", "PredictionPicture", "RandomState", "TestReport"]
+__all__ = [
+    "EpochLines",
+    "FocalLossCallback",
+    "MaskPicture",
+    "MaskWriter",
+    "OptimizerSwitch",
+    "PredictionPicture",
+    "RandomState",
+    "TestReport",
+]
