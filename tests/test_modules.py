@@ -81,10 +81,21 @@ def test_learns(data_root: Path) -> None:
     assert run.callback_metrics["train_acc1"] >= 0.9
 
 
-def test_train_and_eval_mode_around_validation(data_root: Path) -> None:
+def test_validate_before_fit(data_root: Path) -> None:
+    """As in a notebook: what inference mode leaves behind must not be in training's way."""
+    module, data = ClassificationModule("WaveMix-Lite-4/1", in_channels=1), FashionMNIST(root=str(data_root))
+    run = trainer(max_epochs=1)
+    run.validate(module, datamodule=data, verbose=False)
+    run.fit(module, datamodule=data)
+    run.test(module, datamodule=data, verbose=False)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_true_precisions(data_root: Path, precision: Any) -> None:
     module = ClassificationModule("WaveMix-Lite-4/1", in_channels=1)
-    trainer(max_epochs=1).fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=20))
-    assert module.model.training
+    run = trainer(max_epochs=1, precision=precision)
+    run.fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=30))
+    assert run.callback_metrics["train_loss"].isfinite()
 
 
 def test_round_trip_of_a_checkpoint(data_root: Path, tmp_path: Path) -> None:
@@ -106,5 +117,7 @@ def test_probabilities() -> None:
 
 
 def test_bad_model_is_refused() -> None:
+    with pytest.raises(InputError, match="in_channels is told by the data"):
+        ClassificationModule(overrides={"in_channels": 3})
     with pytest.raises(InputError, match="nope"):
         ClassificationModule(overrides={"nope": 1})

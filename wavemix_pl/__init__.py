@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from wavemix_pl.models.wavemix import WaveMixClassifier, WaveMixSegmenter, create_model
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Imports the public names when they are first used, so that `wavemix-pl --help` need not wait for torch."""
     if name == "WaveMixConfig":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from wavemix_pl import __version__
-from wavemix_pl.errors import InputError
+from wavemix_pl.errors import InputError, input_error
 
 
 def _train(arguments: list[str]) -> None:
@@ -56,20 +57,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint = f", did you mean {nearest[0]!r}?" if nearest else "."
             raise InputError(f"unknown verb {arguments[0]!r}{hint} Known are {', '.join(VERBS)}")
         VERBS[arguments[0]][1](arguments)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
-        cause = _input_error(error)
-        if cause is None or debug:
+        cause = input_error(error)
+        if debug or (cause is None and not isinstance(error, OSError)):
             raise
-        print(f"wavemix-pl: error: {cause}", file=sys.stderr)
+        print(f"wavemix-pl: error: {_one_line(cause or error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
-    """The InputError behind an error: parsers raise errors of their own from it."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__
-    return error
+def _one_line(error: Exception) -> str:
+    """What an error says, without the traceback that a worker process puts before it."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).rpartition("InputError: ")[2].strip()
 
 
 def _usage() -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from wavemix_pl.errors import InputError
 from wavemix_pl.inference import PLAIN, TestTime, segment
 from wavemix_pl.models.baselines import build_model
 from wavemix_pl.models.weights import load_checkpoint, transfer_backbone
@@ -63,6 +64,11 @@ class ImageModule(L.LightningModule):
         lr_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__()
+        if overrides and "in_channels" in overrides:
+            raise InputError("in_channels is told by the data: leave it out of overrides")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        optimizer([nn.Parameter(torch.zeros(1))])  # refuses bad arguments now, not when training begins
         self.save_hyperparameters(ignore=self.not_saved)
         self.model = build_model(variant, num_classes, self.task, {"in_channels": in_channels, **(overrides or {})})
         self.loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
@@ -80,8 +86,14 @@ class ImageModule(L.LightningModule):
         # compute_groups would merge metrics whose first batch happens to give equal counts
         return MetricCollection(self.make_scores(self.hparams["num_classes"]), prefix=f"{stage}_", compute_groups=False)
 
+    def on_fit_start(self) -> None:
+        # validate() before fit() leaves states that were made in inference mode, which training may not touch
+        for metric in self.modules():
+            if isinstance(metric, Metric):
+                metric.reset()
+
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
+        logits: Tensor = self.model(images.to(self.dtype))  # for precision bf16-true and the like
         return logits
 
     def _step(self, stage: Stage, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -237,4 +249,5 @@ class SegmentationModule(ImageModule):
         return list(cast(Any, self.evaluations[f"{stage}_masks"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return segment(self, batch[0], self.test_time).float().softmax(dim=1)
+        """Logarithms of probabilities (B, K, H, W), float32. Resized, they give the classes that logits would."""
+        return segment(self, batch[0], self.test_time).float().log_softmax(dim=1)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def print_predictions(predictions: Sequence[Prediction], as_json: bool) -> None:
     for prediction in predictions:
         (first, probability), *others = prediction.classes.items()
         then = ", ".join(f"{name} {value:.3f}" for name, value in others)
-        table.add_row(prediction.file, first, f"{probability:.3f}", then)
+        table.add_row(escape(prediction.file), escape(first), f"{probability:.3f}", escape(then))
     Console(width=None if sys.stdout.isatty() else 1000).print(table)  # file names whole where lines may be long
 
 
@@ -56,5 +57,5 @@ def print_masks(masks: Sequence[Any], as_json: bool) -> None:
     table = Table("file", "mask", "largest classes")
     for mask in masks:
         largest = ", ".join(f"{name} {share:.0%}" for name, share in list(mask.classes.items())[:4])
-        table.add_row(mask.file, mask.mask, largest)
+        table.add_row(escape(mask.file), escape(mask.mask), escape(largest))
     Console(width=None if sys.stdout.isatty() else 1000).print(table)

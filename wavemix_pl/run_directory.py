@@ -3,52 +3,103 @@
 from __future__ import annotations
 
 import os
-from itertools import count, takewhile
+import shutil
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from wavemix_pl.errors import InputError
 
 # Tells the processes that Lightning starts for DDP which directory the first one has chosen.
 _VARIABLE = "WAVEMIX_PL_RUN"
+_OF_A_RUN = ("best", "last")  # names of checkpoints in a run's directory, as --ckpt_path takes them
 
 
-def choose_directory(given: str | None, name: str, resume: bool) -> Path:
+@dataclass(frozen=True)
+class RunDirectory:
     """The directory of a training run.
 
+    Attributes:
+        path: Of the directory.
+        checkpoint: From which the run goes on, or None.
+        made_now: Whether this process made the directory.
+    """
+
+    path: Path
+    checkpoint: str | None
+    made_now: bool
+
+    def discard(self) -> None:
+        """Removes what a run left that was refused before it trained."""
+        if self.made_now and not any(self.path.rglob("*.ckpt")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def choose_directory(given: str | None, name: str, checkpoint: str | None) -> RunDirectory:
+    """Decides where a run is written and from which checkpoint it goes on.
+
     Args:
-        given: What was asked for, or None for a directory below `runs/`.
-        name: Of the directory below `runs/`; a number is added where runs of this name are there already.
-        resume: Whether the run goes on from a checkpoint: then the newest directory of this name, if there is one.
+        given: The directory that was asked for, or None: then that of the checkpoint, or one below `runs/`.
+        name: Of a directory below `runs/`; a number is added where there are runs of this name.
+        checkpoint: None, "best" or "last" of the directory (of the newest below `runs/`), "hpc", or a file. A "last"
+            that is not there yet starts a new run, so that one command can both start and go on.
 
     Raises:
         InputError: The directory holds a run that would be overwritten, or several processes that were not started by
             Lightning have no common directory.
     """
-    first_process = int(getattr(rank_zero_only, "rank", 0)) == 0
-    if not first_process and _VARIABLE in os.environ:
-        return Path(os.environ[_VARIABLE])
-    if given is None:
-        if int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
-            raise InputError("several processes need one directory: pass --trainer.default_root_dir=DIRECTORY")
-        names = (Path("runs", name if number == 1 else f"{name}-{number}") for number in count(1))
-        taken = list(takewhile(Path.exists, names))
-        free = Path("runs", f"{name}-{len(taken) + 1}" if taken else name)
-        directory = taken[-1] if resume and taken else free
-    else:
-        directory = Path(given)
-        if first_process and not resume and any(directory.glob("checkpoints/*.ckpt")):
-            raise InputError(f"{given} holds a run: go on with --ckpt_path=last, or choose another directory")
-    os.environ[_VARIABLE] = str(directory)
-    if first_process:
-        _keep_metrics(directory / "metrics.csv")
-    return directory
+    if not _first_process() and _VARIABLE in os.environ:
+        path = Path(os.environ[_VARIABLE])
+        return RunDirectory(path, _checkpoint_in(path, checkpoint), made_now=False)
+    path = Path(given).expanduser() if given else _below_runs(name, checkpoint)
+    made_now = not path.exists() or (not given and not any(path.iterdir()))
+    found = _checkpoint_in(path, checkpoint)
+    own = found == "hpc" or (found is not None and directory_of(Path(found)).resolve() == path.resolve())
+    if _first_process() and not own and any(path.glob("checkpoints/*.ckpt")):
+        raise InputError(
+            f"{path} holds a run: go on with --ckpt_path=last, or choose another --trainer.default_root_dir"
+        )
+    if checkpoint in _OF_A_RUN and found is None:
+        rank_zero_info(f"{path} has no {checkpoint}.ckpt to go on from: a new run")
+    os.environ[_VARIABLE] = str(path)
+    return RunDirectory(path, found, made_now)
 
 
-def _keep_metrics(path: Path) -> None:
+def _below_runs(name: str, checkpoint: str | None) -> Path:
+    if int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
+        raise InputError("several processes need one directory: pass --trainer.default_root_dir=DIRECTORY")
+    if checkpoint not in (None, "hpc", *_OF_A_RUN):
+        return directory_of(Path(checkpoint))
+    names = (Path("runs", name if number == 1 else f"{name}-{number}") for number in count(1))
+    newest = None
+    for path in names:
+        if not path.exists() and checkpoint in _OF_A_RUN and newest:
+            return newest
+        try:
+            path.mkdir(parents=True)  # at once: another run may be looking for a name as well
+            return path
+        except FileExistsError:
+            newest = path
+    raise AssertionError("names are endless")
+
+
+def _checkpoint_in(path: Path, checkpoint: str | None) -> str | None:
+    if checkpoint not in _OF_A_RUN:
+        return checkpoint
+    file = path / "checkpoints" / f"{checkpoint}.ckpt"
+    return str(file) if file.exists() else None
+
+
+def _first_process() -> bool:
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def keep_metrics(directory: Path) -> None:
     """Puts the metrics of an interrupted run out of the way of CSVLogger, which would delete them."""
-    if path.exists():
+    path = directory / "metrics.csv"
+    if _first_process() and path.exists():
         path.rename(next(free for n in count(1) if not (free := path.with_name(f"metrics.{n}.csv")).exists()))
 
 

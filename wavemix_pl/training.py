@@ -19,16 +19,17 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes are known by short names
 from wavemix_pl.callbacks import EpochLines, MaskWriter, RandomState, TestReport
-from wavemix_pl.errors import InputError
+from wavemix_pl.errors import InputError, input_error
 from wavemix_pl.models.weights import load_checkpoint
 from wavemix_pl.modules import ImageModule
-from wavemix_pl.parser import Parser
+from wavemix_pl.parser import Parser, plain_message
 from wavemix_pl.predictions import print_masks, print_predictions, rank_classes
-from wavemix_pl.run_directory import choose_directory, directory_of
+from wavemix_pl.run_directory import RunDirectory, choose_directory, directory_of, keep_metrics
 
 _RUN_VARIABLE = (
     "WAVEMIX_PL_RUN"  # tells the processes that Lightning starts for DDP which directory the first one chose
 )
+_IMAGE_FILES = "wavemix_pl.data.ImageFiles"
 _LINKED = ("num_classes", "in_channels")  # from data to model
 _WARNINGS_OF_LIGHTNING = (
     "Experiment logs directory .* exists",  # an earlier metrics.csv has been put out of its way
@@ -39,11 +40,17 @@ _WARNINGS_OF_LIGHTNING = (
 class TrainingCLI(LightningCLI):
     """One run is one directory: `config.yaml`, `metrics.csv`, TensorBoard's events, `checkpoints/{best,last}.ckpt`."""
 
+    # of the run in progress; the run happens within __init__, so that nothing else could tell
+    _directory: RunDirectory | None = None
+    _verb_began = False
+
     @classmethod
     def run(cls, arguments: list[str]) -> None:
+        """Runs a command line; what is wrong with it before the verb begins, whoever finds it, is an InputError."""
         for message in _WARNINGS_OF_LIGHTNING:
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+        cls._directory, cls._verb_began = None, False
         try:
             cls(
                 ImageModule,
@@ -56,8 +63,21 @@ class TrainingCLI(LightningCLI):
                 parser_class=Parser,
                 args=arguments,
             )
-        except MisconfigurationException as error:  # Lightning's name for arguments that do not go together
-            raise InputError(" ".join(str(error).split())) from error
+        except Exception as error:
+            refused = input_error(error)
+            # Lightning's name for arguments that do not go together, and whatever else is wrong before anything runs
+            before_it_began = isinstance(error, (ValueError, TypeError, RuntimeError)) and not cls._verb_began
+            if refused is None and (before_it_began or isinstance(error, MisconfigurationException)):
+                refused = InputError(plain_message(str(error)))
+            if refused is None:
+                raise
+            if cls._directory:
+                cls._directory.discard()
+            raise refused from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        type(self)._verb_began = True
+        super()._run_subcommand(subcommand)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.set_defaults(
@@ -66,7 +86,7 @@ class TrainingCLI(LightningCLI):
                 "data": {"class_path": "wavemix_pl.data.EmbeddedFashionMNIST"},
             }
         )
-        for name in _LINKED:
+        for name in (*_LINKED, "void_index"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         # Two callbacks: `save_last` of a monitored one writes nothing in epochs without improvement.
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint_best")
@@ -86,7 +106,7 @@ class TrainingCLI(LightningCLI):
         if subcommand == "test":
             parser.set_defaults({"verbose": False})  # TestReport says it
         if subcommand == "predict":
-            parser.set_defaults({"data": {"class_path": "wavemix_pl.data.ImageFiles"}})
+            parser.set_defaults({"data": {"class_path": _IMAGE_FILES}})
             parser.add_argument("images", nargs="*", help="Image files, or folders of them.")
             parser.add_argument("--top", type=int, default=3, help="How many classes to name for each image.")
             parser.add_argument("--output", type=str, help="Folder for masks; default: masks/ in the run.")
@@ -95,6 +115,7 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
+        self._arguments = args
         self.config = parser.parse_args(_with_model_of_checkpoint(args))
 
     def _parse_ckpt_path(self) -> None:
@@ -105,20 +126,21 @@ class TrainingCLI(LightningCLI):
         verb = self.config.subcommand
         config = self.config[verb]
         trainer = config.trainer
-        self._resumed = config.ckpt_path is not None
         if verb == "fit":
             variant = re.sub(r"[^A-Za-z0-9]+", "-", config.model.init_args.variant).strip("-")
             name = f"{config.data.class_path.rpartition('.')[2]}-{variant}"
-            trainer.default_root_dir = str(choose_directory(trainer.default_root_dir, name, self._resumed))
-        if config.ckpt_path in ("best", "last") and trainer.default_root_dir:
-            path = Path(trainer.default_root_dir, "checkpoints", f"{config.ckpt_path}.ckpt")
-            config.ckpt_path = None if verb == "fit" and not path.exists() else str(path)  # a run that has not begun
-        if verb != "fit" and config.ckpt_path in (None, "best", "last"):
+            type(self)._directory = chosen = choose_directory(trainer.default_root_dir, name, config.ckpt_path)
+            trainer.default_root_dir, config.ckpt_path = str(chosen.path), chosen.checkpoint
+        elif config.ckpt_path in ("best", "last") and trainer.default_root_dir:
+            root = Path(trainer.default_root_dir).expanduser()
+            config.ckpt_path = str(root / "checkpoints" / f"{config.ckpt_path}.ckpt")
+        if verb != "fit" and config.ckpt_path in (None, "best", "last", "hpc"):
             raise InputError(f"{verb} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt")
-        self._checkpoint = {} if config.ckpt_path in (None, "hpc") else load_checkpoint(config.ckpt_path)
+        self._checkpoint = {} if config.ckpt_path in (None, "hpc") else _run_checkpoint(config.ckpt_path)
         if verb != "fit" and not trainer.default_root_dir:
             trainer.default_root_dir = str(directory_of(Path(config.ckpt_path)))
         self._take_model_from_checkpoint(config)
+        self._refuse_resume_without_switch(config)
 
     def _take_model_from_checkpoint(self, config: Namespace) -> None:
         """Gives the model the arguments that it was trained with; refuses others that were asked for."""
@@ -129,12 +151,26 @@ class TrainingCLI(LightningCLI):
         defaults = self._subcommand_parsers[self.config.subcommand].get_defaults().model.init_args
         for name in sorted({*saved} & {*defaults.keys()} - {*_LINKED}):
             given = config.model.init_args.get(name)
-            if given not in (saved[name], defaults[name]):
+            asked = given != defaults[name] or any(
+                argument.partition("=")[0] == f"--model.{name}" for argument in self._arguments
+            )
+            if asked and given != saved[name]:
                 raise InputError(
                     f"{config.ckpt_path} was trained with {name} {saved[name]!r}, not {given!r}: "
                     f"leave --model.{name} out"
                 )
             config.model.init_args[name] = saved[name]
+
+    def _refuse_resume_without_switch(self, config: Namespace) -> None:
+        """After the switch the checkpoint holds the second optimizer's state, which the first cannot read."""
+        switched = self._checkpoint.get("callbacks", {}).get("OptimizerSwitch", {}).get("switched")
+        present = config.trainer.callbacks or []
+        names = [str(callback.get("class_path")) for callback in (present if isinstance(present, list) else [present])]
+        if self.config.subcommand == "fit" and switched and not any(name.endswith("OptimizerSwitch") for name in names):
+            raise InputError(
+                f"{config.ckpt_path} was written after an OptimizerSwitch: go on with the same one "
+                f"(--config {Path(config.trainer.default_root_dir, 'config.yaml')})"
+            )
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
@@ -142,12 +178,21 @@ class TrainingCLI(LightningCLI):
             self.save_config_callback = None  # the run's config.yaml says how it was trained
             # These callbacks are training's: a test does not need them.
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")
-        elif self._resumed and Path(config.trainer.default_root_dir, "config.yaml").exists():
+        elif config.ckpt_path and Path(config.trainer.default_root_dir, "config.yaml").exists():
             self.save_config_kwargs["config_filename"] = "config.resumed.yaml"
-        if self.config.subcommand == "predict" and config.data.class_path == "wavemix_pl.data.ImageFiles":
-            config.data.init_args.preprocessing = self._checkpoint.get("preprocessing")
-            config.data.init_args.paths = [*(config.data.init_args.paths or []), *config.images]
+        if self.config.subcommand == "predict" and (config.images or config.data.class_path == _IMAGE_FILES):
+            self._predict_files(config)
         self.trainer_defaults = {"callbacks": self._callbacks(config)}
+
+    def _predict_files(self, config: Namespace) -> None:
+        """Files that are named are what is predicted, whatever data a config speaks of."""
+        preprocessing = self._checkpoint.get("preprocessing")
+        if preprocessing is None:
+            raise InputError(f"{config.ckpt_path} does not say how images were prepared: it is no checkpoint of 'fit'")
+        if config.data.class_path != _IMAGE_FILES:
+            config.data = Namespace(class_path=_IMAGE_FILES, init_args=Namespace(batch_size=64, num_workers=0))
+        paths = [*(config.data.init_args.get("paths") or []), *config.images]
+        config.data.init_args["paths"], config.data.init_args["preprocessing"] = paths, preprocessing
 
     def after_instantiate_classes(self) -> None:
         saved = self._checkpoint.get("hyper_parameters", {})
@@ -166,13 +211,18 @@ class TrainingCLI(LightningCLI):
             chosen.append(RichProgressBar() if bar else EpochLines())
         if config.trainer.enable_model_summary is not False and self.config.subcommand == "fit":
             chosen.append(RichModelSummary(max_depth=2))
-        config.trainer.enable_model_summary = False  # that is: none of Lightning's own beside it
         return chosen
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.config.subcommand].trainer
+        for kind in ("best", "last"):  # not in the config, which another run may repeat elsewhere
+            checkpoints = self._get(self.config_init, f"checkpoint_{kind}")
+            checkpoints.dirpath = checkpoints.dirpath or str(Path(config.default_root_dir, "checkpoints"))
+        kwargs["enable_model_summary"] = False  # none of Lightning's own beside ours
         if config.logger in (None, True):
             directory = config.default_root_dir
+            if self.config.subcommand == "fit" and not config.fast_dev_run:
+                keep_metrics(Path(directory))
             kwargs["logger"] = self.config.subcommand == "fit" and [
                 TensorBoardLogger(directory, name="", version="", default_hp_metric=False),
                 CSVLogger(directory, name="", version=""),
@@ -184,6 +234,10 @@ class TrainingCLI(LightningCLI):
     def predict(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         """Prints the most probable classes of each image, or writes its mask."""
         options = self.config.predict
+        if options.top < 1:
+            raise InputError(f"--top must be at least 1, got {options.top}")
+        if self.trainer.world_size > 1:
+            raise InputError("predict keeps the order of the images on one device only: pass --trainer.devices=1")
         if getattr(model, "task", None) == "segmentation":
             writer = MaskWriter(options.output or str(Path(options.trainer.default_root_dir, "masks")))
             self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]  # the trainer's list
@@ -191,10 +245,23 @@ class TrainingCLI(LightningCLI):
             print_masks(writer.written, as_json=options.json)
             return
         batches = self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": True})
-        probabilities = torch.cat([torch.as_tensor(batch) for batch in batches or []])
+        if not batches:
+            raise InputError("nothing was predicted: limit_predict_batches is 0")
+        probabilities = torch.cat([torch.as_tensor(batch) for batch in batches])
         names = datamodule.class_names  # type: ignore[attr-defined]  # our data modules have them
         files = [str(file) for file in getattr(datamodule, "files", range(len(probabilities)))]
+        files = files[: len(probabilities)]  # limit_predict_batches
         print_predictions(rank_classes(files, probabilities, names, options.top), as_json=options.json)
+
+
+def _run_checkpoint(path: str) -> dict[str, Any]:
+    """Reads a checkpoint that a run of this project wrote."""
+    if "://" in path:
+        raise InputError(f"{path}: download the checkpoint first, and pass the file")
+    checkpoint = load_checkpoint(path)
+    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
+        raise InputError(f"{path}: no checkpoint of 'wavemix-pl fit'")
+    return checkpoint
 
 
 def _with_model_of_checkpoint(arguments: list[str]) -> list[str]:
@@ -203,7 +270,7 @@ def _with_model_of_checkpoint(arguments: list[str]) -> list[str]:
     paths += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
     if not paths or not Path(paths[-1]).is_file():
         return arguments
-    class_path = load_checkpoint(paths[-1]).get("hyper_parameters", {}).get("_class_path")
+    class_path = _run_checkpoint(paths[-1])["hyper_parameters"].get("_class_path")
     return [arguments[0], f"--model={class_path}", *arguments[1:]] if class_path else arguments
 
 

@@ -45,11 +45,19 @@ class Watch(Callback):
             pl_module.log("score", self.scores[trainer.current_epoch])
 
 
-def train(root: Path, switch: OptimizerSwitch, *more: Callback, epochs: int = 6, **module: Any) -> Any:
+def train(
+    root: Path,
+    switch: OptimizerSwitch,
+    *more: Callback,
+    epochs: int = 6,
+    check_val_every_n_epoch: int = 1,
+    **module: Any,
+) -> Any:
     L.seed_everything(0)
     model = ClassificationModule("WaveMix-Lite-4/1", in_channels=1, **module)
     trainer = L.Trainer(
         max_epochs=epochs,
+        check_val_every_n_epoch=check_val_every_n_epoch,
         callbacks=[switch, *more],
         logger=False,
         enable_checkpointing=False,
@@ -87,6 +95,21 @@ def test_whichever_comes_first_and_both_modes(data_root: Path, mode: Any) -> Non
     switch = OptimizerSwitch(final_epochs=1, patience=2, monitor="score", mode=mode)
     train(data_root, switch, Watch(falling))
     assert switch.switch_epoch == (3 if mode == "max" else 5)
+
+
+def test_epochs_without_validation_are_not_judged(data_root: Path) -> None:
+    """Validation every second epoch: the best score is that of epoch 1, the next judged epochs are 3 and 5."""
+    watch = Watch([0.0, 0.5, 0.0, 0.4, 0.0, 0.4, 0.0, 0.4, 0.0, 0.4])
+    switch = OptimizerSwitch(final_epochs=None, patience=3, monitor="score")
+    train(data_root, switch, watch, epochs=8, check_val_every_n_epoch=2)
+    assert switch.switch_epoch == 6
+
+
+def test_patience_begins_when_the_switch_is_there(data_root: Path) -> None:
+    switch = OptimizerSwitch(final_epochs=None, patience=3, monitor="score")
+    switch._best_epoch = None
+    train(data_root, switch, Watch([0.1] * 9), epochs=6)
+    assert switch.switch_epoch == 4  # best in epoch 0, then three without improvement
 
 
 def test_restore_best_weights(data_root: Path) -> None:
@@ -134,9 +157,16 @@ def test_bad_arguments(arguments: dict[str, Any], named: str) -> None:
         OptimizerSwitch(**arguments)
 
 
+def test_a_bad_second_optimizer_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="learning rate"):
+        OptimizerSwitch(optimizer=lambda params: torch.optim.SGD(params, lr=-1.0))
+
+
 def test_bad_runs(data_root: Path) -> None:
     with pytest.raises(InputError, match="final_epochs 50 leaves none of max_epochs 6"):
         train(data_root, OptimizerSwitch())
+    with pytest.raises(InputError, match="counts back from max_epochs"):
+        train(data_root, OptimizerSwitch(), epochs=-1)
     with pytest.raises(InputError, match=r"no metric 'nothing' was logged; there are .*val_acc1"):
         train(data_root, OptimizerSwitch(final_epochs=1, patience=1, monitor="nothing"))
 
@@ -166,11 +196,11 @@ class KillAt(Callback):
             os.killpg(0, signal.SIGKILL)
 
 
-def _fit(root: str, run: str, kill: tuple[int, int] | None, options: list[str]) -> None:
+def _fit(root: str, run: str, kill: tuple[int, int] | None, options: list[str], switch: str) -> None:
     os.setsid()  # a process group of its own, to be killed whole
     os.environ["PL_GLOBAL_SEED"] = "0"
     torch.set_num_threads(1)
-    callbacks = [f"{{class_path: OptimizerSwitch, init_args: {{final_epochs: {FINAL}, restore_best: true}}}}"]
+    callbacks = [f"{{class_path: OptimizerSwitch, init_args: {switch}}}"]
     if kill:
         name = f"{KillAt.__module__}.KillAt"
         callbacks.append(f"{{class_path: {name}, init_args: {{epoch: {kill[0]}, step: {kill[1]}}}}}")
@@ -190,10 +220,15 @@ def _fit(root: str, run: str, kill: tuple[int, int] | None, options: list[str]) 
     os._exit(code)
 
 
-def fit(root: Path, run: Path, options: list[str], kill: tuple[int, int] | None = None) -> None:
+AT_EPOCH = f"{{final_epochs: {FINAL}, restore_best: true}}"
+# val_loss never falls by "max", but for the first epoch: the switch is due after two epochs without improvement
+ON_PLATEAU = "{final_epochs: null, patience: 2, stop_patience: 3, monitor: val_loss, mode: max}"
+
+
+def fit(root: Path, run: Path, options: list[str], kill: tuple[int, int] | None = None, switch: str = AT_EPOCH) -> None:
     context = get_context("forkserver")  # each run is a process of its own, that need not import everything anew
     context.set_forkserver_preload(["wavemix_pl.training", __name__])
-    process = context.Process(target=_fit, args=(str(root), str(run), kill, options))
+    process = context.Process(target=_fit, args=(str(root), str(run), kill, options, switch))
     process.start()
     process.join(timeout=240)
     assert process.exitcode == (-signal.SIGKILL if kill else 0)
@@ -234,6 +269,19 @@ def test_killed_and_resumed_ends_the_same(
     assert "momentum" in resumed["optimizer_states"][0]["param_groups"][0]
     for part in ("state_dict", "optimizer_states"):
         torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("kill", [(1, 1), (2, 2), (4, 1)])
+def test_patience_survives_a_kill(kill: tuple[int, int], tmp_path: Path, data_root: Path) -> None:
+    """How long there was no improvement, and which epoch was best, are part of what is resumed."""
+    fit(data_root, tmp_path / "whole", [], switch=ON_PLATEAU)
+    fit(data_root, tmp_path / "run", [], kill, switch=ON_PLATEAU)
+    fit(data_root, tmp_path / "run", [], switch=ON_PLATEAU)
+    whole, resumed = last_checkpoint(tmp_path / "whole"), last_checkpoint(tmp_path / "run")
+    assert whole["callbacks"]["OptimizerSwitch"]["switched"]
+    for part in ("epoch", "state_dict", "optimizer_states"):
+        torch.testing.assert_close(resumed[part], whole[part], rtol=0, atol=0)
+    assert resumed["callbacks"]["OptimizerSwitch"] == whole["callbacks"]["OptimizerSwitch"]
 
 
 def test_the_second_optimizer_trained(whole_run: Any) -> None:

@@ -35,6 +35,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         find_images([str(tmp_path)])
     with pytest.raises(InputError, match="ckpt_path"):
         ImageFiles([str(tmp_path)])
+    with pytest.raises(InputError, match="batch_size"):
+        ImageFiles([str(tmp_path)], PREPROCESSING, batch_size=0)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
@@ -45,6 +47,21 @@ def test_any_image_becomes_what_the_model_saw(tmp_path: Path, mode: str) -> None
     images, _ = data.on_after_batch_transfer(next(iter(data.predict_dataloader())), 0)
     assert images.shape == (1, 1, 28, 28)
     torch.testing.assert_close(images, torch.full_like(images, (1 - 0.2860) / 0.3530))
+
+
+def test_sixteen_bits_and_orientation(tmp_path: Path) -> None:
+    grey = torch.arange(28 * 28, dtype=torch.uint8).view(28, 28)
+    Image.fromarray((grey.int() * 257).numpy().astype("uint16")).save(tmp_path / "16.png")
+    Image.fromarray(grey.numpy()).save(tmp_path / "8.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(grey.numpy()).save(tmp_path / "turned.png", exif=exif)
+    ((sixteen, eight, turned), _) = next(iter(ImageFiles([str(tmp_path)], PREPROCESSING).predict_dataloader()))
+    assert torch.equal(sixteen, eight)
+    assert torch.equal(turned, eight.flip(1, 2))
+    Image.fromarray(grey.float().numpy()).save(tmp_path / "float.tiff")
+    with pytest.raises(InputError, match=r"float\.tiff: pixels of mode F"):
+        list(ImageFiles([str(tmp_path / "float.tiff")], PREPROCESSING).predict_dataloader())
 
 
 def test_the_same_pixels_as_in_training(tmp_path: Path) -> None:

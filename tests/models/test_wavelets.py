@@ -119,7 +119,16 @@ def test_backward_under_autocast(wavelet: str) -> None:
     assert bool(x.grad.isfinite().all())
 
 
-def test_haar_follows_the_memory_format() -> None:
+def test_other_wavelets_train_after_inference_mode() -> None:
+    """What is kept between calls must be no inference tensor."""
+    x = torch.randn(1, 2, 8, 8, requires_grad=True)
+    with torch.inference_mode():
+        dwt2(x, 1, "sym5")  # a wavelet of this test alone
+    dwt2(x, 1, "sym5")[0].sum().backward()
+    assert x.grad is not None
+
+
+def test_haar_in_channels_last_memory_has_the_same_values() -> None:
     x = torch.randn(2, 4, 8, 8)
     torch.testing.assert_close(dwt2(x.to(memory_format=torch.channels_last), 2)[1], dwt2(x, 2)[1])
 
@@ -147,7 +156,7 @@ assert "pytorch_wavelets" in sys.modules and "pkg_resources" not in sys.modules
 
 
 def test_pywavelets_itself_is_called_as_intended() -> None:
-    """Guards the oracle: PyWavelets warns, but must not fail, on levels beyond the signal."""
+    """Guards the oracle: PyWavelets neither fails nor warns on levels beyond the signal."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert pywt_pyramid(torch.ones(1, 1, 1, 1), 2, "db2")[1].shape == (1, 4, 1, 1)

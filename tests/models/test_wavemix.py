@@ -192,6 +192,11 @@ def test_every_parameter_gets_a_gradient(upsample: Any, wavelet: str) -> None:
     assert not silent
 
 
+def test_an_image_smaller_than_a_patch() -> None:
+    with pytest.raises(InputError, match="image 3x9 is smaller than a patch of 4"):
+        create_model("WaveMix-Lite-8/1", 3, stem="patchify")(torch.randn(1, 3, 3, 9))
+
+
 def test_create_model_refuses() -> None:
     with pytest.raises(InputError, match="task"):
         create_model("WaveMix-Lite-8/5", 10, task="detection")  # type: ignore[arg-type]

@@ -26,6 +26,11 @@ def paint(masks: Tensor, colors: list[list[int]]) -> Tensor:
     return palette[masks.long()].movedim(-1, -3)
 
 
+def classes_at(logits: Tensor, size: list[int]) -> Tensor:
+    """The most probable class of each pixel at another size, as `test` finds it: (B, K, H', W') -> (B, H, W)."""
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+
+
 @dataclass(frozen=True)
 class WrittenMask:
     """What was written for one image.
@@ -79,14 +84,14 @@ class MaskWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning
-        for probabilities, index in zip(outputs, batch[1].tolist(), strict=True):
-            self.written.append(self._write(data.files[index], probabilities.cpu(), data.preprocessing))
+        for logits, index in zip(outputs, batch[1].tolist(), strict=True):
+            self.written.append(self._write(data.files[index], logits.cpu(), data.preprocessing))
 
-    def _write(self, file: Path, probabilities: Tensor, data: dict[str, Any]) -> WrittenMask:
+    def _write(self, file: Path, logits: Tensor, data: dict[str, Any]) -> WrittenMask:
         with Image.open(file) as opened:
             image = TF.pil_to_tensor(opened.convert("RGB"))
         size = list(image.shape[-2:])
-        mask = F.interpolate(probabilities[None], size=size, mode="bilinear", align_corners=False)[0].argmax(0)
+        mask = classes_at(logits[None], size)[0]
         names = data["class_names"]
         label_ids = torch.tensor(data.get("label_ids") or range(len(names)), dtype=torch.uint8)
         mask_path, overlay_path = self.folder / f"{file.stem}.png", self.folder / f"{file.stem}_overlay.png"
@@ -130,7 +135,7 @@ class MaskPicture(Callback):
         data = trainer.datamodule.preprocessing  # type: ignore[attr-defined]  # set by Lightning
         with torch.no_grad():
             predicted = pl_module.predict_step((images, truth), 0)
-        predicted = F.interpolate(predicted, size=truth.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
+        predicted = classes_at(predicted, list(truth.shape[-2:]))
         shape = (1, -1, 1, 1)
         shown = images * images.new_tensor(data["std"]).view(shape) + images.new_tensor(data["mean"]).view(shape)
         shown = F.interpolate(shown.clamp(0, 1), size=truth.shape[-2:]).expand(-1, 3, -1, -1)

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavemix_pl.errors import InputError
 
@@ -55,13 +55,15 @@ class OptimizerSwitch(Callback):
         for name, value in (("final_epochs", final_epochs), ("patience", patience), ("stop_patience", stop_patience)):
             if value is not None and value < 1:
                 raise InputError(f"OptimizerSwitch: {name} must be at least 1, got {value}")
+        optimizer([nn.Parameter(torch.zeros(1))])  # refuses bad arguments now, not after hours of training
         self.optimizer, self.final_epochs, self.patience = optimizer, final_epochs, patience
         self.stop_patience, self.restore_best, self.monitor, self.mode = stop_patience, restore_best, monitor, mode
         self.switched = False
         self.switch_epoch: int | None = None
         self._best_score: float | None = None
         self._best_weights: dict[str, Tensor] | None = None
-        self._best_epoch = -1
+        self._best_epoch: int | None = None  # the epoch before the first that was judged, until one is better
+        self._judged_epoch: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -70,6 +72,7 @@ class OptimizerSwitch(Callback):
             "best_score": self._best_score,
             "best_weights": self._best_weights,
             "best_epoch": self._best_epoch,
+            "judged_epoch": self._judged_epoch,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -78,6 +81,7 @@ class OptimizerSwitch(Callback):
         self._best_score = state_dict["best_score"]
         self._best_weights = state_dict["best_weights"]
         self._best_epoch = state_dict["best_epoch"]
+        self._judged_epoch = state_dict["judged_epoch"]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -101,7 +105,9 @@ class OptimizerSwitch(Callback):
             self._install(trainer, pl_module)
         elif self.switch_epoch is None and self.final_epochs and not getattr(trainer, "fast_dev_run", False):
             epochs = trainer.max_epochs
-            if epochs is None or epochs <= self.final_epochs:
+            if epochs is None or epochs < 0:
+                raise InputError("OptimizerSwitch: final_epochs counts back from max_epochs: set it, or patience")
+            if epochs <= self.final_epochs:
                 raise InputError(
                     f"OptimizerSwitch: final_epochs {self.final_epochs} leaves none of max_epochs {epochs} to the "
                     "first optimizer: lower final_epochs or raise trainer.max_epochs"
@@ -109,6 +115,8 @@ class OptimizerSwitch(Callback):
             self.switch_epoch = epochs - self.final_epochs
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._best_epoch is None:
+            self._best_epoch = trainer.current_epoch - 1
         if self.switched or not self._due(trainer):
             return
         if self.restore_best:
@@ -116,6 +124,7 @@ class OptimizerSwitch(Callback):
         self._install(trainer, pl_module)
         self.switched, self.switch_epoch = True, trainer.current_epoch
         self._best_weights, self._best_epoch = None, trainer.current_epoch - 1  # stop_patience counts anew
+        self._judged_epoch = None
         origin = f" from the weights with {self.monitor} {self._best_score:.4g}" if self.restore_best else ""
         rank_zero_info(
             f"OptimizerSwitch: {type(trainer.optimizers[0]).__name__} from epoch {trainer.current_epoch} on{origin}"
@@ -124,6 +133,9 @@ class OptimizerSwitch(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not (self.stop_patience if self.switched else self._watches):
             return
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            return  # an epoch without validation, whose scores are those of an earlier one
+        self._judged_epoch = trainer.current_epoch
         score = trainer.callback_metrics.get(self.monitor or "")
         if score is None:
             known = ", ".join(sorted(trainer.callback_metrics))
@@ -133,12 +145,15 @@ class OptimizerSwitch(Callback):
             if self.restore_best and not self.switched:
                 weights = pl_module.state_dict()
                 self._best_weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
-        elif self.switched and self.stop_patience and trainer.current_epoch - self._best_epoch >= self.stop_patience:
+        elif self.switched and self.stop_patience and self._epochs_without_improvement() >= self.stop_patience:
             trainer.should_stop = True
 
     @property
     def _watches(self) -> bool:
         return self.patience is not None or self.restore_best
+
+    def _epochs_without_improvement(self) -> int:
+        return 0 if self._judged_epoch is None or self._best_epoch is None else self._judged_epoch - self._best_epoch
 
     def _improves(self, score: float) -> bool:
         if self._best_score is None:
@@ -147,8 +162,7 @@ class OptimizerSwitch(Callback):
 
     def _due(self, trainer: L.Trainer) -> bool:
         due = self.switch_epoch is not None and trainer.current_epoch >= self.switch_epoch
-        if self.patience is not None:
-            due = due or trainer.current_epoch - 1 - self._best_epoch >= self.patience
+        due = due or (self.patience is not None and self._epochs_without_improvement() >= self.patience)
         return bool(trainer.strategy.reduce_boolean_decision(due, all=False))  # all ranks or none
 
     def _install(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -28,6 +28,8 @@ class PredictionPicture(Callback):
             import matplotlib  # noqa: F401  # fail now, not after the test
         except ImportError:
             raise InputError("PredictionPicture needs matplotlib: pip install 'wavemix_pl[plots]'") from None
+        if rows < 1 or columns < 1:
+            raise InputError(f"PredictionPicture needs a row and a column at least, got {rows} and {columns}")
         self.rows, self.columns = rows, columns
         self._batch: tuple[Tensor, Tensor] | None = None
 
@@ -48,8 +50,7 @@ class PredictionPicture(Callback):
         if self._batch is None:
             return
         images, targets = self._batch
-        batch = (images, targets)
-        predicted = pl_module.predict_step(batch, 0).argmax(dim=1)
+        predicted = pl_module.predict_step(self._batch, 0).argmax(dim=1)
         path = Path(trainer.default_root_dir) / "predictions.png"
         self._draw(path, images.cpu(), targets.tolist(), predicted.tolist(), trainer.datamodule.preprocessing)  # type: ignore[attr-defined]  # set by Lightning
         trainer.print(f"picture: {path}")

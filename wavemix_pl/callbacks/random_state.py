@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import Callback
 class RandomState(Callback):
     """Puts the generators of Python, torch and CUDA into checkpoints, and back when training goes on.
 
-    With it, dropout and augmentation after a resume draw what they would have drawn without the interruption.
+    With it, dropout and augmentation after a resume draw what they would have drawn without the interruption. The
+    states are those of the first process: Lightning seeds all processes alike, so that all of them draw the same.
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Any
 
@@ -49,7 +50,5 @@ class TestReport(Callback):
         console = Console()
         console.print(Panel(table, title="Test", expand=False))
         if trainer.ckpt_path:
-            console.print(f"checkpoint: {trainer.ckpt_path}", soft_wrap=True)
-            console.print(
-                f"try next:   wavemix-pl predict --ckpt_path={trainer.ckpt_path} IMAGE_OR_FOLDER", soft_wrap=True
-            )
+            predict = f"wavemix-pl predict --ckpt_path={shlex.quote(str(trainer.ckpt_path))} IMAGE_OR_FOLDER"
+            console.print(f"checkpoint: {trainer.ckpt_path}\ntry next:   {predict}", soft_wrap=True, markup=False)

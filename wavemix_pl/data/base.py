@@ -116,6 +116,7 @@ class ImageDataModule(L.LightningDataModule):
             "image_size": list(self.image_size),
             "mean": list(self.mean),
             "std": list(self.std),
+            "void_index": self.void_index,
             "colors": self.colors and [list(color) for color in self.colors],
             "label_ids": self.label_ids and list(self.label_ids),
         }

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -37,6 +38,8 @@ class ImageFiles(L.LightningDataModule):
         super().__init__()
         if preprocessing is None:
             raise InputError("predictions need a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt")
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(f"batch_size must be at least 1, num_workers at least 0, got {batch_size}, {num_workers}")
         self.files = find_images(paths or [])
         self.preprocessing, self.batch_size, self.num_workers = preprocessing, batch_size, num_workers
 
@@ -48,6 +51,10 @@ class ImageFiles(L.LightningDataModule):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def void_index(self) -> int:
+        return int(self.preprocessing.get("void_index", 255))
 
     @property
     def in_channels(self) -> int:
@@ -73,10 +80,20 @@ class _Files(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path = self.files[index]
         try:
-            with Image.open(path) as image:
-                return TF.resize(TF.pil_to_tensor(image.convert(self.mode)), self.size, antialias=True), index
+            with Image.open(path) as opened:
+                pixels = TF.pil_to_tensor(_eight_bits(ImageOps.exif_transpose(opened), path).convert(self.mode))
+                return TF.resize(pixels, self.size, antialias=True), index
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's words for a damaged file
             raise InputError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Brings 16-bit grey to the 8 bits of every other image; PIL itself would cut it off at 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InputError(f"{path}: pixels of mode {image.mode}, without a range: save it with 8 or 16 bits a channel")
+    return image
 
 
 def find_images(paths: list[str]) -> list[Path]:
@@ -86,7 +103,7 @@ def find_images(paths: list[str]) -> list[Path]:
         InputError: A path that is not there, or nothing found.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
             found += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
         elif path.is_file():
@@ -94,7 +111,6 @@ def find_images(paths: list[str]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder")
     if not found:
-        raise InputError(
-            f"no image files in {', '.join(paths) or 'nothing'}: pass files or folders with {IMG_EXTENSIONS}"
-        )
+        where = f"in {', '.join(paths)}" if paths else "named"
+        raise InputError(f"no image files {where}: pass files, or folders with any of {', '.join(IMG_EXTENSIONS)}")
     return found

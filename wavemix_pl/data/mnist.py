@@ -47,7 +47,7 @@ class FashionMNIST(FashionImages):
 
     def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root, self.download = Path(root), download
+        self.root, self.download = Path(root).expanduser(), download
 
     def prepare_data(self) -> None:
         if self._folder() is None and self.download:

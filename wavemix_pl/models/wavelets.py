@@ -131,8 +131,9 @@ def _tile(x: Tensor, taps: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _transform(kind: str, wavelet: str, device: torch.device, dtype: torch.dtype) -> Any:
-    transform = getattr(_pytorch_wavelets(), kind)(wave=wavelet, mode="periodization")
-    return transform.to(device, dtype)
+    # Kept beyond this call: so neither tensors of an inference mode, nor on the device that is the default just now.
+    with torch.inference_mode(False), torch.device("cpu"):
+        return getattr(_pytorch_wavelets(), kind)(wave=wavelet, mode="periodization").to(device, dtype)
 
 
 def _pytorch_wavelets() -> ModuleType:

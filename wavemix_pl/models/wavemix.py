@@ -114,6 +114,10 @@ class WaveMix(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W'), where H' and W' are what the stem leaves of H and W."""
+        smallest = self.config.patch_size if self.config.stem == "patchify" else 1
+        if min(images.shape[-2:]) < smallest:
+            size = "x".join(map(str, images.shape[-2:]))
+            raise InputError(f"image {size} is smaller than a patch of {smallest} pixels: lower patch_size")
         features: Tensor = self.blocks(self.stem(images))
         return features
 

@@ -1,0 +1,147 @@
+"""Cityscapes: street scenes with the class of each pixel (Cordts et al. 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import datasets, tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
+
+from wavemix_pl.data.base import ImageDataModule
+from wavemix_pl.errors import InputError
+
+_VOID = 255
+_CLASSES = sorted((c for c in datasets.Cityscapes.classes if not c.ignore_in_eval), key=lambda c: c.train_id)
+_KNOWN_IDS = [c.id for c in datasets.Cityscapes.classes if c.id >= 0]
+
+
+class Cityscapes(ImageDataModule):
+    """Cityscapes, fine annotations: 2,975 + 500 images of 1024x2048 pixels, 19 classes and void.
+
+    Validation images are held out of the official training images; `test` computes the scores on the official
+    validation images, whose masks stay at full resolution whatever size the images have. The data needs a log-in at
+    its makers' site; `root` holds its folders `leftImg8bit` and `gtFine`, as unpacked.
+
+    Args:
+        root: Folder with `leftImg8bit` and `gtFine`, or with a folder `cityscapes` that has them.
+        image_size: (H, W) to which images are resized: (1024, 2048), (512, 1024) or (256, 512) in the paper's Table 6.
+        crop_size: (H, W) of random crops of training images, or None. Where a crop is larger, it is filled with void.
+        void_as_class: The published code's 20 classes: void is class 0, trained like the others. Scores leave pixels
+            whose truth is void out all the same.
+        kwargs: As in `ImageDataModule`.
+
+    Raises:
+        InputError: The folders are not there, sizes of an image and its mask that differ, or an unknown label id; the
+            file is named.
+    """
+
+    mean = (0.485, 0.456, 0.406)  # ImageNet's, as in the published code
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        root: str = "data",
+        image_size: tuple[int, int] = (1024, 2048),
+        crop_size: tuple[int, int] | None = None,
+        void_as_class: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, size in (("image_size", image_size), ("crop_size", crop_size)):
+            if size is not None and min(size) < 1:
+                raise InputError(f"{name} must be two positive numbers of pixels, got {size}")
+        self.root, self.image_size, self.crop_size = Path(root).expanduser(), image_size, crop_size
+        first = [("void", 0, (0, 0, 0))] if void_as_class else []
+        classes = [*first, *((c.name, c.id, c.color) for c in _CLASSES)]
+        self.class_names, self.label_ids, self.colors = ([c[i] for c in classes] for i in range(3))
+        self.void_index = 0 if void_as_class else _VOID
+
+    def setup(self, stage: str) -> None:
+        if stage in ("fit", "validate") and self.train_set is None:
+            self.train_set, _ = self._split(self._pairs("train", training=True))
+            _, self.val_set = self._split(self._pairs("train"))
+        if stage in ("test", "predict") and self.test_set is None:
+            self.test_set = self.load("test")
+
+    def load(self, split: Literal["train", "test"]) -> Dataset[Any]:
+        return self._pairs("train" if split == "train" else "val")
+
+    def _pairs(self, split: str, training: bool = False) -> _Pairs:
+        root = next((r for r in (self.root, self.root / "cityscapes") if (r / "gtFine" / split).is_dir()), None)
+        if root is None or not (root / "leftImg8bit" / split).is_dir():
+            raise InputError(
+                f"no Cityscapes in {self.root}: it needs leftImg8bit/{split} and gtFine/{split}, from "
+                "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip (www.cityscapes-dataset.com, with a log-in)"
+            )
+        files = datasets.Cityscapes(str(root), split=split, mode="fine", target_type="semantic")
+        if not files.images:
+            raise InputError(f"{root / 'leftImg8bit' / split}: no images")
+        # torchvision lists folders as the file system does; the split must not depend on that
+        images, masks = zip(*sorted(zip(files.images, (t[0] for t in files.targets), strict=True)), strict=True)
+        missing = next((path for path in [*images, *masks] if not Path(path).is_file()), None)
+        if missing:
+            raise InputError(f"{missing}: no such file")
+        crop = self.crop_size if training else None
+        return _Pairs(images, masks, self._class_of_id(), self.image_size, crop, self.void_index, training)
+
+    def _class_of_id(self) -> Tensor:
+        """Class of each of the 256 values of a mask; -1 for what is no label id."""
+        table = torch.full((256,), -1, dtype=torch.int64)
+        table[_KNOWN_IDS] = self.void_index
+        assert self.label_ids is not None
+        for number, label_id in enumerate(self.label_ids):
+            table[label_id] = number
+        return table
+
+
+class _Pairs(Dataset[Any]):
+    """Images and masks from files: resized and cropped together in training, the mask at its own size otherwise."""
+
+    def __init__(
+        self,
+        images: Sequence[str],
+        masks: Sequence[str],
+        class_of_id: Tensor,
+        size: tuple[int, int],
+        crop: tuple[int, int] | None,
+        void: int,
+        training: bool,
+    ) -> None:
+        self.images, self.masks, self.class_of_id, self.training = images, masks, class_of_id, training
+        resize = [v2.Resize(size, antialias=True)]
+        fill = {tv_tensors.Image: 0, tv_tensors.Mask: void}
+        self.resize = v2.Compose([*resize, *([v2.RandomCrop(crop, pad_if_needed=True, fill=fill)] if crop else [])])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = _open(self.images[index], "RGB")
+        ids = _open(self.masks[index], None)[0]
+        if image.shape[-2:] != ids.shape:
+            raise InputError(
+                f"{self.masks[index]} is {tuple(ids.shape)}, its image {self.images[index]} {tuple(image.shape[-2:])}"
+            )
+        mask = self.class_of_id[ids.long()]
+        if int(mask.min()) < 0:
+            raise InputError(f"{self.masks[index]}: label id {int(ids[mask < 0][0])} is none of Cityscapes' 0 to 33")
+        if self.training:
+            image, mask = self.resize(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+        return self.resize(tv_tensors.Image(image)).as_subclass(Tensor), mask
+
+
+def _open(path: str, mode: str | None) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            pixels: Tensor = TF.pil_to_tensor(image.convert(mode) if mode else image)
+            return pixels
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read as an image ({error})") from None
