@@ -112,6 +112,14 @@ def test_a_refused_run_leaves_nothing(
     assert not Path("mine").exists()
 
 
+def test_a_refused_command_never_removes_what_it_did_not_make(fit: Run) -> None:
+    """A checkpoint that is not there, in an empty working directory: that directory stays."""
+    Path("empty").mkdir()
+    assert fit(*ONE, "--ckpt_path=empty/nope.ckpt") == 2
+    assert fit(*ONE, "--trainer.default_root_dir=empty", "--model.overrides.nope=1") == 2
+    assert Path("empty").is_dir()
+
+
 def test_a_directory_that_is_a_file(fit: Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("afile").touch()
     assert fit(*ONE, "--trainer.default_root_dir=afile/x") == 2

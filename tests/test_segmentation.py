@@ -140,6 +140,8 @@ def test_predicted_masks(run: Callable[..., int], capsys: pytest.CaptureFixture[
     Image.fromarray(image[0].numpy()).save("images/deep/small.png")
     assert run("predict", "images", last) == 2
     assert "2 images are named 'small'" in capsys.readouterr().err
+    assert run("predict", last, *scenes) == 2
+    assert "name files or folders" in capsys.readouterr().err
 
 
 def test_picture_after_a_test(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def choose_directory(given: str | None, name: str, checkpoint: str | None) -> Ru
     if not _first_process() and _VARIABLE in os.environ:
         path = Path(os.environ[_VARIABLE])
         return RunDirectory(path, _checkpoint_in(path, checkpoint), made_now=False)
-    path = Path(given).expanduser() if given else _below_runs(name, checkpoint)
-    made_now = not path.exists() or (not given and not any(path.iterdir()))
+    path, made_now = (Path(given).expanduser(), False) if given else _below_runs(name, checkpoint)
+    made_now = made_now or not path.exists()  # in that case Lightning makes it
     found = _checkpoint_in(path, checkpoint)
     own = found == "hpc" or (found is not None and directory_of(Path(found)).resolve() == path.resolve())
     if _first_process() and not own and any(path.glob("checkpoints/*.ckpt")):
@@ -67,19 +67,20 @@ def choose_directory(given: str | None, name: str, checkpoint: str | None) -> Ru
     return RunDirectory(path, found, made_now)
 
 
-def _below_runs(name: str, checkpoint: str | None) -> Path:
+def _below_runs(name: str, checkpoint: str | None) -> tuple[Path, bool]:
+    """A directory, and whether it was made here."""
     if int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
         raise InputError("several processes need one directory: pass --trainer.default_root_dir=DIRECTORY")
     if checkpoint not in (None, "hpc", *_OF_A_RUN):
-        return directory_of(Path(checkpoint))
+        return directory_of(Path(checkpoint)), False
     names = (Path("runs", name if number == 1 else f"{name}-{number}") for number in count(1))
     newest = None
     for path in names:
         if not path.exists() and checkpoint in _OF_A_RUN and newest:
-            return newest
+            return newest, False
         try:
             path.mkdir(parents=True)  # at once: another run may be looking for a name as well
-            return path
+            return path, True
         except FileExistsError:
             newest = path
     raise AssertionError("names are endless")

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSumm
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from wavemix_pl import callbacks, data  # noqa: F401  # so that their classes are known by short names
+from wavemix_pl import callbacks, data  # noqa: F401  # imported whole: so their classes are known by short names
 from wavemix_pl.callbacks import EpochLines, MaskWriter, RandomState, TestReport
 from wavemix_pl.errors import InputError, input_error
 from wavemix_pl.models.weights import load_checkpoint
@@ -42,7 +42,7 @@ class TrainingCLI(LightningCLI):
 
     # of the run in progress; the run happens within __init__, so that nothing else could tell
     _directory: RunDirectory | None = None
-    _verb_began = False
+    _running: Trainer | None = None  # None until the verb begins
 
     @classmethod
     def run(cls, arguments: list[str]) -> None:
@@ -50,7 +50,7 @@ class TrainingCLI(LightningCLI):
         for message in _WARNINGS_OF_LIGHTNING:
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
-        cls._directory, cls._verb_began = None, False
+        cls._directory, cls._running = None, None
         try:
             cls(
                 ImageModule,
@@ -66,17 +66,17 @@ class TrainingCLI(LightningCLI):
         except Exception as error:
             refused = input_error(error)
             # Lightning's name for arguments that do not go together, and whatever else is wrong before anything runs
-            before_it_began = isinstance(error, (ValueError, TypeError, RuntimeError)) and not cls._verb_began
+            before_it_began = isinstance(error, (ValueError, TypeError, RuntimeError)) and cls._running is None
             if refused is None and (before_it_began or isinstance(error, MisconfigurationException)):
                 refused = InputError(plain_message(str(error)))
             if refused is None:
                 raise
-            if cls._directory:
+            if cls._directory and (cls._running is None or cls._running.global_step == 0):
                 cls._directory.discard()
             raise refused from error
 
     def _run_subcommand(self, subcommand: str) -> None:
-        type(self)._verb_began = True
+        type(self)._running = self.trainer
         super()._run_subcommand(subcommand)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -239,6 +239,8 @@ class TrainingCLI(LightningCLI):
         if self.trainer.world_size > 1:
             raise InputError("predict keeps the order of the images on one device only: pass --trainer.devices=1")
         if getattr(model, "task", None) == "segmentation":
+            if not isinstance(datamodule, data.ImageFiles):
+                raise InputError("masks are written for image files: name files or folders, and leave --data out")
             writer = MaskWriter(options.output or str(Path(options.trainer.default_root_dir, "masks")))
             self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]  # the trainer's list
             self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": False})

@@ -105,9 +105,8 @@ def test_epochs_without_validation_are_not_judged(data_root: Path) -> None:
     assert switch.switch_epoch == 6
 
 
-def test_patience_begins_when_the_switch_is_there(data_root: Path) -> None:
+def test_patience_counts_from_the_first_epoch(data_root: Path) -> None:
     switch = OptimizerSwitch(final_epochs=None, patience=3, monitor="score")
-    switch._best_epoch = None
     train(data_root, switch, Watch([0.1] * 9), epochs=6)
     assert switch.switch_epoch == 4  # best in epoch 0, then three without improvement
 

@@ -38,13 +38,13 @@ class WrittenMask:
     Attributes:
         file: The image.
         mask: PNG of the image's size with a label id in each pixel.
-        overlay: The image with its mask in color over it.
+        overlay: The image with its mask in color over it; None where the data has no colors.
         classes: Name -> share of the pixels, the largest first.
     """
 
     file: str
     mask: str
-    overlay: str
+    overlay: str | None
     classes: dict[str, float]
 
 
@@ -94,15 +94,16 @@ class MaskWriter(Callback):
         mask = classes_at(logits[None], size)[0]
         names = data["class_names"]
         label_ids = torch.tensor(data.get("label_ids") or range(len(names)), dtype=torch.uint8)
-        mask_path, overlay_path = self.folder / f"{file.stem}.png", self.folder / f"{file.stem}_overlay.png"
+        mask_path, overlay_path = self.folder / f"{file.stem}.png", None
         TF.to_pil_image(label_ids[mask][None]).save(mask_path)
         if data.get("colors"):
             blend = (image.float() + paint(mask, data["colors"]).float()) / 2
+            overlay_path = str(self.folder / f"{file.stem}_overlay.png")
             TF.to_pil_image(blend.round().to(torch.uint8)).save(overlay_path)
         shares = mask.flatten().bincount(minlength=len(names)).double() / mask.numel()
         order = shares.argsort(descending=True).tolist()
         classes = {names[i]: round(float(shares[i]), 6) for i in order if shares[i] > 0}
-        return WrittenMask(str(file), str(mask_path), str(overlay_path), classes)
+        return WrittenMask(str(file), str(mask_path), overlay_path, classes)
 
 
 class MaskPicture(Callback):
