@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.conftest import write_cityscapes
 from wavemix_pl import __version__, create_model
 from wavemix_pl.data import EmbeddedFashionMNIST
 from wavemix_pl.modules import ClassificationModule
@@ -227,8 +228,11 @@ def test_optimizer_scheduler_and_precision_by_options(run: Run, data_root: Path)
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
-def test_recipes_run(run: Run, recipe: Path) -> None:
-    assert run("fit", "--config", recipe, "--trainer.fast_dev_run=1", "--data.batch_size=2") == 0
+def test_recipes_run(run: Run, recipe: Path, tmp_path: Path) -> None:
+    options = {"cityscapes.yaml": (f"--data.root={tmp_path}", "--data.image_size=[32,64]", "--data.num_workers=0")}
+    write_cityscapes(tmp_path)
+    few = options.get(recipe.name, ())
+    assert run("fit", "--config", recipe, "--trainer.fast_dev_run=1", "--data.batch_size=2", *few) == 0
 
 
 def test_ddp_by_the_real_launcher(tmp_path: Path, data_root: Path) -> None:

@@ -12,37 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import CITYSCAPES_SIZE as SIZE
+from tests.conftest import write_cityscapes
 from wavemix_pl.data import Cityscapes
 from wavemix_pl.errors import InputError
 
-SIZE = (32, 64)
 OFFICIAL = "official evaluation: comes with the extra [test]"
-
-
-def write_tree(root: Path, seed: int = 0) -> None:
-    """Six training and three validation images of two cities; the masks hold label ids in blocks, void among them."""
-    rng = np.random.default_rng(seed)
-    for split, cities in (("train", {"aachen": 4, "ulm": 2}), ("val", {"lindau": 3})):
-        for city, count in cities.items():
-            for number in range(count):
-                stem = f"{city}_{number:06d}_000019"
-                ids = rng.choice([0, 3, 7, 8, 11, 17, 21, 23, 24, 26, 33], size=(4, 8)).astype(np.uint8)
-                mask = np.kron(ids, np.ones((SIZE[0] // 4, SIZE[1] // 8), dtype=np.uint8))
-                image = np.stack([mask * 7, 255 - mask * 5, mask * 3], axis=-1).astype(np.uint8)
-                for kind, name, pixels in (
-                    ("leftImg8bit", f"{stem}_leftImg8bit.png", image),
-                    ("gtFine", f"{stem}_gtFine_labelIds.png", mask),
-                    ("gtFine", f"{stem}_gtFine_instanceIds.png", mask),
-                ):
-                    path = root / kind / split / city / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(path)
-                (root / "gtFine" / split / city / f"{stem}_gtFine_polygons.json").write_text("{}")
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_tree(tmp_path / "tree")
+    write_cityscapes(tmp_path / "tree")
     return tmp_path / "tree"
 
 
