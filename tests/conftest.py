@@ -43,7 +43,7 @@ def write_fashion_mnist(folder: Path, train: int, test: int, suffix: str = "") -
 
 
 def write_cityscapes(root: Path, seed: int = 0) -> None:
-    """A small Cityscapes: six training, three validation images; the masks hold label ids in blocks, void among them."""
+    """A small Cityscapes: six training, three validation images; masks hold label ids in blocks, void among them."""
     rng = np.random.default_rng(seed)
     for split, cities in (("train", {"aachen": 4, "ulm": 2}), ("val", {"lindau": 3})):
         for city, count in cities.items():

@@ -57,7 +57,7 @@ def test_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         downloaded.append(root)
         write_fashion_mnist(Path(root) / "FashionMNIST" / "raw", train=40, test=10)
 
-    monkeypatch.setattr(datasets, "FashionMNIST", download)
+    monkeypatch.setattr(FashionMNIST, "published", staticmethod(download))
     root = tmp_path / "root"
     with pytest.raises(InputError, match=r"download=true.*EmbeddedFashionMNIST"):
         FashionMNIST(root=str(root)).load("train")
@@ -70,7 +70,9 @@ def test_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     shutil.rmtree(FashionMNIST.debian_folder)
     data.prepare_data()
-    assert downloaded == [str(root)]
+    assert len(downloaded) == 1
+    assert Path(downloaded[0]).parent == root  # a temporary folder, gone now
+    assert [path.name for path in root.iterdir()] == ["FashionMNIST"]
     assert len(data.load("train")) == 40
 
 

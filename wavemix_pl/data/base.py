@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import lightning as L
@@ -12,11 +14,38 @@ import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, default_collate
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as TF
 
 from wavemix_pl.errors import InputError
 
-Augment = Literal["none", "flip"]
+Augment = Literal["none", "flip", "trivial", "rand"]
+Split = Literal["train", "test"]
+Transform = Callable[[Tensor], Tensor]
+
+# what works image by image; flips are done on whole batches
+_PER_IMAGE: dict[Augment, Callable[[], Transform]] = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}
+
+
+@dataclass(frozen=True)
+class About:
+    """What `wavemix-pl datasets` says of a data set.
+
+    Attributes:
+        train: Number of training images, as its makers divided it.
+        test: Number of the images that `test` uses.
+        licence: In a word.
+        source: Address of its home page.
+        size_gb: Of the download.
+        note: What else one must know, such as that a log-in is needed.
+    """
+
+    train: int
+    test: int
+    licence: str
+    source: str
+    size_gb: float
+    note: str = ""
 
 
 class TensorImages(Dataset[Any]):
@@ -42,6 +71,39 @@ class TensorImages(Dataset[Any]):
         return self.images[chosen], self.targets[chosen]
 
 
+class TransformedImages(Dataset[Any]):
+    """Another data set's images, each transformed by itself.
+
+    What is random about it depends on the seed, the epoch and the image alone: not on workers, nor on a resume. An
+    index says the epoch as well: epoch * number of images + image, as `EpochSampler` makes them.
+
+    Args:
+        dataset: Of (image, target).
+        transform: Of an image (C, H, W).
+        seed: Of the run.
+    """
+
+    def __init__(self, dataset: Any, transform: Transform, seed: int = 0) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        image, target = self.dataset[index % len(self)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, index)))
+            return self.transform(image), target
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Draws as its base does, and tells `TransformedImages` the epoch."""
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * len(self.dataset)  # type: ignore[arg-type]
+        return (start + index for index in super().__iter__())
+
+
 class ImageDataModule(L.LightningDataModule):
     """Images (B, C, H, W) uint8 from the loaders, float32 and normalised on the device, with their targets.
 
@@ -56,7 +118,10 @@ class ImageDataModule(L.LightningDataModule):
         num_workers: Processes that load. 0 is the fastest for data that lies in memory.
         val_fraction: Share of the training images that is kept for validation.
         split_seed: Chooses which.
-        augment: Of training images: "none" (the paper's default), or "flip" (horizontal, half of them).
+        augment: Of training images: "none" (the paper's default), "flip" (horizontal, half of them), "trivial"
+            (TrivialAugment, the star of the paper's Table 3) or "rand" (RandAugment); the last two for images without
+            masks.
+        image_size: (H, W) to which images are resized, without regard to their proportions. Default: their own size.
 
     Attributes:
         class_names: In the order of the targets.
@@ -67,6 +132,7 @@ class ImageDataModule(L.LightningDataModule):
         void_index: Of pixels without a class, in masks.
         colors: (red, green, blue) of each class, 0 to 255, for pictures of masks; None where there are no masks.
         label_ids: What is written for each class into files of masks, or None for the class's own number.
+        about: Size, licence and source; None for what is no published data set.
     """
 
     class_names: Sequence[str]
@@ -77,6 +143,7 @@ class ImageDataModule(L.LightningDataModule):
     void_index: int = 255
     colors: Sequence[tuple[int, int, int]] | None = None
     label_ids: Sequence[int] | None = None
+    about: ClassVar[About | None] = None
 
     def __init__(
         self,
@@ -85,6 +152,7 @@ class ImageDataModule(L.LightningDataModule):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         augment: Augment = "none",
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -93,6 +161,11 @@ class ImageDataModule(L.LightningDataModule):
             )
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
+        if image_size is not None:
+            if min(image_size) < 1:
+                raise InputError(f"image_size must be two positive numbers of pixels, got {image_size}")
+            self.image_size = (image_size[0], image_size[1])  # a list, where it comes from a config
+        self._resize = image_size and self.image_size
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_fraction, self.split_seed, self.augment = val_fraction, split_seed, augment
         self.train_set: Dataset[Any] | None = None
@@ -100,8 +173,12 @@ class ImageDataModule(L.LightningDataModule):
         self.test_set: Dataset[Any] | None = None
 
     @abstractmethod
-    def load(self, split: Literal["train", "test"]) -> Dataset[Any]:
+    def load(self, split: Split) -> Dataset[Any]:
         """All images of a split, as the data set's makers divided it. Items are (image uint8, target)."""
+
+    def found(self) -> Path | None:
+        """Where the data lies, or None where it is missing."""
+        return None
 
     @property
     def num_classes(self) -> int:
@@ -139,24 +216,32 @@ class ImageDataModule(L.LightningDataModule):
         world, rank = self._world()
         # seed_everything leaves the run's seed in this variable; Lightning's own samplers read it there as well.
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            self._loaded(self.train_set), world, rank, shuffle=True, seed=seed, drop_last=True
-        )
+        dataset, transform = self._loaded(self.train_set), self.transform(training=True)
+        kind: type[DistributedSampler[Any]] = DistributedSampler
+        if transform:
+            dataset, kind = TransformedImages(dataset, transform, seed), EpochSampler
+        sampler = kind(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
         # drop_last: batch norm cannot be trained on a last batch of a single image.
-        return self._loader(self.train_set, sampler, drop_last=len(sampler) >= self.batch_size // world)
+        return self._loader(dataset, sampler, drop_last=len(sampler) >= self.batch_size // world)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.val_set, self._in_order(self.val_set))
+        return self._evaluation_loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.test_set, self._in_order(self.test_set))
+        return self._evaluation_loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.test_dataloader()
 
-    def _in_order(self, dataset: Dataset[Any] | None) -> DistributedSampler[Any]:
-        """Each image on one rank and once, so that metrics over uneven batches are exact."""
-        return UnrepeatedDistributedSampler(self._loaded(dataset), *self._world(), shuffle=False)
+    def transform(self, training: bool) -> Transform | None:
+        """What is done to single images where they are loaded: images of a data set must leave it in one size."""
+        return _PER_IMAGE[self.augment]() if training and self.augment in _PER_IMAGE else None
+
+    def _evaluation_loader(self, dataset: Dataset[Any] | None) -> DataLoader[Any]:
+        dataset, transform = self._loaded(dataset), self.transform(training=False)
+        dataset = TransformedImages(dataset, transform) if transform else dataset
+        # each image on one rank and once, so that metrics over uneven batches are exact
+        return self._loader(dataset, UnrepeatedDistributedSampler(dataset, *self._world(), shuffle=False))
 
     def _loader(self, dataset: Any, sampler: DistributedSampler[Any], drop_last: bool = False) -> DataLoader[Any]:
         world, _ = self._world()
@@ -184,9 +269,14 @@ class ImageDataModule(L.LightningDataModule):
         return dataset
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """The work on whole batches: augmentation of training images, scaling, normalisation."""
+        """The work on whole batches: resizing, flips of training images, scaling, normalisation."""
         images, targets = batch
-        if self.augment == "flip" and self.trainer is not None and self.trainer.training:
+        training = self.trainer is not None and self.trainer.training
+        if self._resize and images.shape[-2:] != self._resize:
+            images = TF.resize(images, list(self._resize), antialias=True)
+            if targets.ndim == 3 and training:  # scores are computed at the size of the masks
+                targets = TF.resize(targets, list(self._resize), InterpolationMode.NEAREST)
+        if self.augment == "flip" and training:
             flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             images = torch.where(flipped, images.flip(-1), images)
             if targets.ndim == 3:  # masks
@@ -198,6 +288,12 @@ class ImageDataModule(L.LightningDataModule):
         scaled = TF.to_dtype(images, torch.float32, scale=True)
         normal: Tensor = TF.normalize(scaled, list(self.mean), list(self.std))
         return normal
+
+
+def no_single_images(data: ImageDataModule) -> None:
+    """Refuses augmentation that would move images and leave their masks."""
+    if data.augment in _PER_IMAGE:
+        raise InputError(f"augment={data.augment} would move images and leave their masks: choose none or flip")
 
 
 def _collate(batch: Any) -> Any:

@@ -14,7 +14,7 @@ from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from wavemix_pl.data.base import ImageDataModule
+from wavemix_pl.data.base import ImageDataModule, no_single_images
 from wavemix_pl.errors import InputError
 
 _VOID = 255
@@ -54,6 +54,7 @@ class Cityscapes(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        no_single_images(self)
         for name, size in (("image_size", image_size), ("crop_size", crop_size)):
             if size is not None and min(size) < 1:
                 raise InputError(f"{name} must be two positive numbers of pixels, got {size}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from wavemix_pl.data.base import TensorImages
+from wavemix_pl.data.base import Split, TensorImages
 from wavemix_pl.data.mnist import FashionImages, load_idx_images
 
 
@@ -18,5 +18,5 @@ class EmbeddedFashionMNIST(FashionImages):
 
     folder: ClassVar[Path] = Path(__file__).parent / "embedded"
 
-    def load(self, split: Literal["train", "test"]) -> TensorImages:
+    def load(self, split: Split) -> TensorImages:
         return load_idx_images(self.folder, split, self.num_classes)

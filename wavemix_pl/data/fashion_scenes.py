@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavemix_pl.data.base import ImageDataModule, TensorImages
+from wavemix_pl.data.base import ImageDataModule, TensorImages, no_single_images
 from wavemix_pl.data.embedded import EmbeddedFashionMNIST
 from wavemix_pl.data.mnist import FashionImages, load_idx_images
 from wavemix_pl.errors import InputError
@@ -42,6 +42,7 @@ class FashionScenes(ImageDataModule):
 
     def __init__(self, scenes: int = 2000, val_scenes: int = 200, test_scenes: int = 300, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        no_single_images(self)
         if min(scenes, val_scenes, test_scenes) < 1:
             raise InputError(f"each split needs a scene at least, got {scenes}, {val_scenes}, {test_scenes}")
         self.scenes, self.val_scenes, self.test_scenes = scenes, val_scenes, test_scenes

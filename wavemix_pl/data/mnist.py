@@ -1,4 +1,4 @@
-"""Fashion-MNIST: the MNIST family's file format, and where the files are found."""
+"""MNIST, Fashion-MNIST and EMNIST: their file format, and where the files are found."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchvision import datasets
 
-from wavemix_pl.data.base import ImageDataModule, TensorImages
+from wavemix_pl.data.base import About, ImageDataModule, Split, TensorImages
+from wavemix_pl.data.download import staged
 from wavemix_pl.errors import InputError
 
 
@@ -30,70 +31,177 @@ class FashionImages(ImageDataModule):
     std = (0.3530,)
 
 
-class FashionMNIST(FashionImages):
-    """Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 garments in 10 classes, held in memory.
+class IdxFiles(ImageDataModule):
+    """Grey 28x28 images in MNIST's file format, held in memory.
 
-    The files are looked for in `root` (as torchvision lays them out, or directly in it, gzipped or not), then in the
-    folder of Debian's package `dataset-fashion-mnist`; then, if asked, torchvision downloads them to `root`. Ten of
-    the test images also occur among the training images.
+    The files are looked for in `root` (as torchvision lays them out, or directly in it, gzipped or not).
 
     Args:
         root: Folder of data sets.
         download: Whether to download what is not found.
         kwargs: As in `ImageDataModule`.
+
+    Raises:
+        InputError: The files are not there, damaged, or have labels out of range.
     """
 
-    debian_folder: ClassVar[Path] = Path("/usr/share/datasets/fashion-mnist")
+    in_channels = 1
+    image_size = (28, 28)
+    first_label: int = 0  # what the files have for class 0
+    debian_folder: ClassVar[Path | None] = None
+    published: ClassVar[type[datasets.MNIST]]  # torchvision's class, which knows where to download
 
     def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root, self.download = Path(root).expanduser(), download
 
     def prepare_data(self) -> None:
-        if self._folder() is None and self.download:
-            datasets.FashionMNIST(str(self.root), download=True)
+        if self.found() is None and self.download:
+            with staged(self.root) as folder:
+                self._download(folder)
 
-    def load(self, split: Literal["train", "test"]) -> TensorImages:
-        folder = self._folder()
+    def load(self, split: Split) -> TensorImages:
+        folder, name = self.found(), type(self).__name__
         if folder is None:
-            raise InputError(
-                f"Fashion-MNIST is neither in {self._layouts()[0]} nor in {self.debian_folder}: pass "
-                "--data.root=FOLDER, --data.download=true, or --data=EmbeddedFashionMNIST for the sample in the package"
-            )
-        rank_zero_info(f"Fashion-MNIST {split} images: {folder}")
-        return load_idx_images(folder, split, self.num_classes)
+            raise InputError(f"{name} is neither in {' nor in '.join(map(str, self._layouts()))}: {self._way_out()}")
+        rank_zero_info(f"{name} {split} images: {folder}")
+        return load_idx_images(folder, split, self.num_classes, self._prefix(split), self.first_label)
+
+    def found(self) -> Path | None:
+        """The folder in which all files are, or None."""
+        prefixes = [self._prefix(split) for split in ("train", "test")]
+        return next((folder for folder in self._layouts() if all(_has_pair(folder, p) for p in prefixes)), None)
+
+    def _download(self, folder: Path) -> None:
+        self.published(str(folder), download=True)
+
+    def _way_out(self) -> str:
+        return "pass --data.root=FOLDER or --data.download=true"
+
+    def _prefix(self, split: Split) -> str:
+        return _PREFIX[split]
 
     def _layouts(self) -> list[Path]:
-        return [self.root / "FashionMNIST" / "raw", self.root, self.debian_folder]
-
-    def _folder(self) -> Path | None:
-        return next((folder for folder in self._layouts() if all(_find(folder, n) for n in _IDX_NAMES.values())), None)
+        own = [self.root / type(self).__name__ / "raw", self.root]
+        return [*own, self.debian_folder] if self.debian_folder else own
 
 
-_IDX_NAMES = {
-    ("train", "images"): "train-images-idx3-ubyte",
-    ("train", "labels"): "train-labels-idx1-ubyte",
-    ("test", "images"): "t10k-images-idx3-ubyte",
-    ("test", "labels"): "t10k-labels-idx1-ubyte",
-}
+class MNIST(IdxFiles):
+    """MNIST: 60,000 + 10,000 handwritten digits (LeCun et al. 1998).
+
+    As `IdxFiles`.
+    """
+
+    class_names = tuple("0123456789")
+    mean = (0.1307,)  # as in PyTorch's own example
+    std = (0.3081,)
+    published = datasets.MNIST
+    about = About(60_000, 10_000, licence="CC BY-SA 3.0", source="http://yann.lecun.com/exdb/mnist", size_gb=0.06)
 
 
-def load_idx_images(folder: Path, split: Literal["train", "test"], num_classes: int) -> TensorImages:
+class FashionMNIST(FashionImages, IdxFiles):
+    """Fashion-MNIST: 60,000 + 10,000 garments in 10 classes.
+
+    As `IdxFiles`; also found in the folder of Debian's package `dataset-fashion-mnist`. Ten of the test images also
+    occur among the training images.
+    """
+
+    debian_folder = Path("/usr/share/datasets/fashion-mnist")
+    published = datasets.FashionMNIST
+    about = About(60_000, 10_000, "MIT", source="https://github.com/zalandoresearch/fashion-mnist", size_gb=0.08)
+
+    def _way_out(self) -> str:
+        return f"{super()._way_out()}, or --data=EmbeddedFashionMNIST for the sample in the package"
+
+
+EMNISTVariant = Literal["byclass", "bymerge", "balanced", "letters", "digits"]
+
+
+class EMNIST(IdxFiles):
+    """EMNIST: handwritten digits and letters (Cohen et al. 2017), in one of five variants.
+
+    The files hold the images transposed, and count the labels of `letters` from 1: here images stand upright and
+    labels begin at 0. Also found where the archive's own folder `gzip` was unpacked.
+
+    Args:
+        variant: Which division into classes: byclass (62), bymerge and balanced (47), letters (26), digits (10).
+        kwargs: As in `IdxFiles`.
+    """
+
+    mean = (0.1736,)  # of byclass, as widely used; the other variants are drawn from the same characters
+    std = (0.3317,)
+    published = datasets.EMNIST
+    about = About(
+        train=697_932,
+        test=116_323,
+        licence="public domain (NIST)",
+        source="https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        size_gb=0.6,
+        note="counts of byclass",
+    )
+
+    def __init__(self, variant: EMNISTVariant = "balanced", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if variant not in get_args(EMNISTVariant):
+            raise InputError(f"EMNIST has the variants {', '.join(get_args(EMNISTVariant))}, got {variant!r}")
+        self.variant, self.first_label = variant, 1 if variant == "letters" else 0
+        self.class_names = [name for name in datasets.EMNIST.classes_split_dict[variant] if name != "N/A"]
+
+    def load(self, split: Split) -> TensorImages:
+        stored = super().load(split)
+        return TensorImages(stored.images.transpose(-1, -2).contiguous(), stored.targets)
+
+    def _prefix(self, split: Split) -> str:
+        return f"emnist-{self.variant}-{split}"
+
+    def _layouts(self) -> list[Path]:
+        return [*super()._layouts(), self.root / "gzip"]
+
+    def _download(self, folder: Path) -> None:
+        datasets.EMNIST(str(folder), split=self.variant, download=True)
+
+
+_PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
+
+
+def _pair(folder: Path, prefix: str) -> tuple[Path | None, Path | None]:
+    """Files of images and labels, each plain or gzipped."""
+    images, labels = (_find(folder, f"{prefix}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
+    return images, labels
+
+
+def _has_pair(folder: Path, prefix: str) -> bool:
+    return all(_pair(folder, prefix))
+
+
+def load_idx_images(
+    folder: Path, split: Split, num_classes: int, prefix: str | None = None, first_label: int = 0
+) -> TensorImages:
     """Reads a split of grey images from a folder in MNIST's layout.
+
+    Args:
+        folder: Where the files are, gzipped or not.
+        split: Which.
+        num_classes: K.
+        prefix: Of the files' names, where they are not called as MNIST's.
+        first_label: What the file has for class 0.
 
     Raises:
         InputError: A damaged file, counts that differ, or a label out of range; the file is named.
     """
-    images_path, labels_path = (_find(folder, _IDX_NAMES[split, part]) for part in ("images", "labels"))
+    images_path, labels_path = _pair(folder, prefix or _PREFIX[split])
     if images_path is None or labels_path is None:
         raise InputError(f"{folder}: no {split} images and labels in MNIST's format")
-    images, labels = read_idx(images_path), read_idx(labels_path).long()
+    images, labels = read_idx(images_path), read_idx(labels_path).long() - first_label
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise InputError(f"{images_path} and {labels_path.name}: expected (N, H, W) and (N,), got {shapes}")
-    if len(labels) == 0 or int(labels.max()) >= num_classes:
-        found = f"label {int(labels.max())}" if len(labels) else "no label"
-        raise InputError(f"{labels_path}: expected labels 0 to {num_classes - 1}, got {found}")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(labels) == 0 or len(wrong):
+        found = f"label {int(wrong[0]) + first_label}" if len(labels) else "no label"
+        raise InputError(
+            f"{labels_path}: expected labels {first_label} to {num_classes - 1 + first_label}, got {found}"
+        )
     return TensorImages(images.unsqueeze(1), labels)
 
 

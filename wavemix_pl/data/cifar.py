@@ -1,0 +1,99 @@
+"""CIFAR-10 and CIFAR-100."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torchvision import datasets
+
+from wavemix_pl.data.base import About, ImageDataModule, Split, TensorImages
+from wavemix_pl.data.download import staged
+from wavemix_pl.errors import InputError
+
+
+class CIFAR10(ImageDataModule):
+    """CIFAR-10: 50,000 + 10,000 color images of 32x32 in 10 classes (Krizhevsky 2009), held in memory.
+
+    Args:
+        root: Folder with `cifar-10-batches-py`, as unpacked (for CIFAR-100 `cifar-100-python`).
+        download: Whether to download what is not found.
+        kwargs: As in `ImageDataModule`.
+
+    Raises:
+        InputError: The files are not there, or a checksum is wrong.
+    """
+
+    class_names: Sequence[str] = (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
+    image_size = (32, 32)
+    mean = (0.4914, 0.4822, 0.4465)  # of the training images, as widely used
+    std = (0.2470, 0.2435, 0.2616)
+    published: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
+    about = About(
+        50_000, 10_000, licence="none stated", source="https://www.cs.toronto.edu/~kriz/cifar.html", size_gb=0.17
+    )
+
+    def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.download = Path(root).expanduser(), download
+
+    def prepare_data(self) -> None:
+        if self.found() is None and self.download:
+            with staged(self.root) as folder:
+                self.published(str(folder), download=True)
+
+    def found(self) -> Path | None:
+        folder = self.root / self.published.base_folder
+        files = [name for name, _ in (*self.published.train_list, *self.published.test_list)]
+        return folder if all((folder / name).is_file() for name in files) else None
+
+    def load(self, split: Split) -> TensorImages:
+        if self.found() is None:
+            raise InputError(
+                f"{type(self).__name__} is not in {self.root / self.published.base_folder}: pass --data.root=FOLDER or "
+                "--data.download=true"
+            )
+        try:
+            stored = self.published(str(self.root), train=split == "train")
+        except RuntimeError:  # torchvision verifies checksums here
+            raise InputError(
+                f"{self.found()}: a file is damaged (wrong checksum): delete the folder and get it anew"
+            ) from None
+        images = torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous()
+        return TensorImages(images, torch.tensor(stored.targets))
+
+
+class CIFAR100(CIFAR10):
+    """CIFAR-100: 50,000 + 10,000 color images of 32x32 in 100 classes (Krizhevsky 2009), held in memory.
+
+    As `CIFAR10`.
+    """
+
+    class_names = (
+        *("apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle"),
+        *("bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle"),
+        *("chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur"),
+        *("dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard"),
+        *("lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain"),
+        *("mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck"),
+        *("pine_tree", "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road"),
+        *("rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider"),
+        *("squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger"),
+        *("tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm"),
+    )
+    mean = (0.5071, 0.4865, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)
+    published = datasets.CIFAR100

@@ -1,0 +1,48 @@
+"""Downloads that are whole or absent."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wavemix_pl.errors import InputError
+
+
+@contextmanager
+def staged(root: Path) -> Iterator[Path]:
+    """A temporary folder inside `root`; what is in it moves to `root` when the body has ended well, else it vanishes.
+
+    torchvision's data sets download into it: they verify checksums. Members of archives that would leave the folder
+    are refused. What a killed process leaves is called `.partial-...`, and nothing looks for data there.
+
+    Raises:
+        InputError: The download failed, or a checksum is wrong.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
+    kept = getattr(tarfile.TarFile, "extraction_filter", None)
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # the default from Python 3.14 on
+    try:
+        yield folder
+        _move(folder, root)
+    except (OSError, RuntimeError, tarfile.TarError, EOFError) as error:  # torchvision's words for a bad download
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the download to {root} failed, nothing was kept: {' '.join(str(error).split())}") from error
+    finally:
+        tarfile.TarFile.extraction_filter = kept
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Moves what is in a folder into another, which may have folders of the same names."""
+    for path in sorted(source.iterdir()):
+        goal = target / path.name
+        if path.is_dir() and goal.is_dir():
+            _move(path, goal)
+        else:
+            path.replace(goal)
