@@ -1,4 +1,5 @@
 # make quickstart   sets up .venv, trains a small model on the images that come with the package, shows what came out
+# make quickstart-segmentation   the same for segmentation
 # make test         the same set-up with what the tests need, then the tests
 # make check        formatting, lint and types
 # make slow-test    real trainings and other minutes-long tests
@@ -11,12 +12,18 @@ VENV_FLAGS ?=
 BIN := .venv/bin
 FASTER := OMP_NUM_THREADS=1# one thread for each of the two test processes
 
-.PHONY: quickstart test slow-test check clean
+.PHONY: quickstart quickstart-segmentation test slow-test check clean
 
 quickstart: .venv/plots
 	rm -rf runs/quickstart
 	$(BIN)/wavemix-pl fit --config experiments/recipes/quickstart.yaml
 	$(BIN)/wavemix-pl test --config experiments/recipes/quickstart.yaml --ckpt_path=runs/quickstart/checkpoints/best.ckpt
+
+quickstart-segmentation: .venv/plots
+	rm -rf runs/quickstart-segmentation
+	$(BIN)/wavemix-pl fit --config experiments/recipes/quickstart-segmentation.yaml
+	$(BIN)/wavemix-pl test --config experiments/recipes/quickstart-segmentation.yaml \
+		--ckpt_path=runs/quickstart-segmentation/checkpoints/best.ckpt
 
 test: .venv/test
 	$(FASTER) $(BIN)/pytest -n 2

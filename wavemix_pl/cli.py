@@ -30,12 +30,19 @@ def _benchmark(arguments: list[str]) -> None:
     benchmark.run(arguments)
 
 
+def _datasets(arguments: list[str]) -> None:
+    from wavemix_pl import datasets
+
+    datasets.run(arguments)
+
+
 # verb -> what it does, and the function that gets the whole command line, verb included
 VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "fit": ("train a model", _train),
     "validate": ("compute the metrics on the validation images", _train),
     "test": ("compute the metrics on the test images, and report", _train),
     "predict": ("name the classes of image files", _train),
+    "datasets": ("list the data sets, or check the files of one", _datasets),
     "benchmark": ("measure images a second, models side by side", _benchmark),
 }
 

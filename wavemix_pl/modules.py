@@ -71,7 +71,7 @@ class ImageModule(L.LightningModule):
         optimizer([nn.Parameter(torch.zeros(1))])  # refuses bad arguments now, not when training begins
         self.save_hyperparameters(ignore=self.not_saved)
         model = build_model(variant, num_classes, self.task, {"in_channels": in_channels, **(overrides or {})})
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster layout
+        self.model = model.to(memory_format=torch.channels_last)  # the faster layout
         self.loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         # The prefix keeps the keys apart from attributes of ModuleDict, such as its method `train`.
         self.mean_loss = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in STAGES})

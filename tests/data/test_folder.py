@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def write_classes(folder: Path, classes: Sequence[str], count: int, suffix: str 
     for label, name in enumerate(classes):
         for number in range(count):
             write_image(folder / name / f"{number}{suffix}", 10 * label + number, (20 + number, 24 + label % 5))
+
+
+def few_classes(monkeypatch: pytest.MonkeyPatch, kind: type[PublishedFolders], count: int) -> None:
+    monkeypatch.setattr(kind, "about", replace(kind.about, classes=count))
 
 
 @pytest.fixture
@@ -162,7 +167,7 @@ LAYOUTS: list[tuple[type[PublishedFolders], str, str]] = [
 def test_published_layouts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[PublishedFolders], train: str, test: str
 ) -> None:
-    monkeypatch.setattr(kind, "num_folders", 3)
+    few_classes(monkeypatch, kind, 3)
     write_classes(tmp_path / train, ["n01", "n02", "n03"], 10, ".JPEG")
     write_classes(tmp_path / test, ["n01", "n02", "n03"], 2, ".JPEG")
     data = kind(root=str(tmp_path), batch_size=3, image_size=(16, 16))
@@ -175,7 +180,7 @@ def test_published_layouts(
 
 def test_sizes_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, size in ((ImageNet, 224), (INaturalist, 224), (Places365, 256), (TinyImageNet, 64)):
-        monkeypatch.setattr(kind, "num_folders", 1)
+        few_classes(monkeypatch, kind, 1)
         for names in kind.folders.values():
             (tmp_path / names[0] / "a").mkdir(parents=True, exist_ok=True)
         assert kind(root=str(tmp_path)).image_size == (size, size)
@@ -187,7 +192,7 @@ def test_missing_and_partial_sets(tmp_path: Path, kind: type[PublishedFolders]) 
         kind(root=str(tmp_path))
     for split in ("train", "test"):
         write_classes(tmp_path / kind.folders[split][0], ["a", "b"], 1)  # type: ignore[index]
-    with pytest.raises(InputError, match=f"2 class folders instead of {kind.num_folders}.*ImageFolderData"):
+    with pytest.raises(InputError, match=f"2 class folders instead of {kind.about.classes}.*ImageFolderData"):
         kind(root=str(tmp_path))
 
 
@@ -209,7 +214,7 @@ def write_tiny_imagenet(root: Path) -> list[str]:
 
 @pytest.mark.parametrize("order", ["sorted", "wnids"])
 def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Any) -> None:
-    monkeypatch.setattr(TinyImageNet, "num_folders", 3)
+    few_classes(monkeypatch, TinyImageNet, 3)
     wnids = write_tiny_imagenet(tmp_path)
     data = TinyImageNet(root=str(tmp_path), class_order=order)
     assert data.class_names == (wnids if order == "wnids" else sorted(wnids))
@@ -221,7 +226,7 @@ def test_tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: A
 
 
 def test_tiny_imagenet_bad_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TinyImageNet, "num_folders", 3)
+    few_classes(monkeypatch, TinyImageNet, 3)
     write_tiny_imagenet(tmp_path)
     annotations = tmp_path / "tiny-imagenet-200" / "val" / "val_annotations.txt"
     annotations.write_text("val_9.JPEG\tn01\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,16 @@ def test_batches(tmp_path: Path, num_workers: int) -> None:
             assert torch.equal(labels[numbers], targets)
             seen += numbers.tolist()
     assert len(seen) == len(set(seen)) == len(labels) - sizes[0] % 5  # no image is in two of the splits
+
+
+def test_the_run_tells_its_split(tmp_path: Path, run: Callable[..., int]) -> None:
+    labels = write_galaxies(tmp_path / "Galaxy10_DECals.h5")
+    options = (f"--data.root={tmp_path}", "--data.batch_size=50", "--data.image_size=[8,8]")
+    model = ("--model.variant=WaveMix-Lite-4/1", "--trainer.max_epochs=1", "--trainer.default_root_dir=run")
+    assert run("fit", "--data=Galaxy10", *options, *model) == 0
+    split = json.loads(Path("run/split.json").read_text())
+    assert sorted(split["train"] + split["val"] + split["test"]) == list(range(len(labels)))
+    assert split["test"] == Galaxy10(root=str(tmp_path)).load("test").indices
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,8 +43,8 @@ class CIFAR10(ImageDataModule):
     mean = (0.4914, 0.4822, 0.4465)  # of the training images, as widely used
     std = (0.2470, 0.2435, 0.2616)
     published: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
-    about = About(
-        50_000, 10_000, licence="none stated", source="https://www.cs.toronto.edu/~kriz/cifar.html", size_gb=0.17
+    about: ClassVar[About] = About(
+        50_000, 10_000, 10, licence="none stated", source="https://www.cs.toronto.edu/~kriz/cifar.html", size_gb=0.17
     )
 
     def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
@@ -63,8 +64,7 @@ class CIFAR10(ImageDataModule):
     def load(self, split: Split) -> TensorImages:
         if self.found() is None:
             raise InputError(
-                f"{type(self).__name__} is not in {self.root / self.published.base_folder}: pass --data.root=FOLDER or "
-                "--data.download=true"
+                f"{type(self).__name__} is not in {self.root / self.published.base_folder}: {self.about.how}"
             )
         try:
             stored = self.published(str(self.root), train=split == "train")
@@ -97,3 +97,4 @@ class CIFAR100(CIFAR10):
     mean = (0.5071, 0.4865, 0.4409)
     std = (0.2673, 0.2564, 0.2762)
     published = datasets.CIFAR100
+    about = replace(CIFAR10.about, classes=100)

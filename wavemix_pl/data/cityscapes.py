@@ -14,7 +14,7 @@ from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from wavemix_pl.data.base import ImageDataModule, no_single_images
+from wavemix_pl.data.base import About, ImageDataModule, no_single_images
 from wavemix_pl.errors import InputError
 
 _VOID = 255
@@ -44,6 +44,11 @@ class Cityscapes(ImageDataModule):
 
     mean = (0.485, 0.456, 0.406)  # ImageNet's, as in the published code
     std = (0.229, 0.224, 0.225)
+    about = About(
+        *(2_975, 500, 19), licence="non-commercial", source="https://www.cityscapes-dataset.com", size_gb=11.8,
+        how="unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from www.cityscapes-dataset.com",
+        note="log-in needed",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -64,6 +69,9 @@ class Cityscapes(ImageDataModule):
         self.class_names, self.label_ids, self.colors = ([c[i] for c in classes] for i in range(3))
         self.void_index = 0 if void_as_class else _VOID
 
+    def found(self) -> Path | None:
+        return self._root("train")
+
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and self.train_set is None:
             self.train_set, _ = self._split(self._pairs("train", training=True))
@@ -75,11 +83,10 @@ class Cityscapes(ImageDataModule):
         return self._pairs("train" if split == "train" else "val")
 
     def _pairs(self, split: str, training: bool = False) -> _Pairs:
-        root = next((r for r in (self.root, self.root / "cityscapes") if (r / "gtFine" / split).is_dir()), None)
-        if root is None or not (root / "leftImg8bit" / split).is_dir():
+        root = self._root(split)
+        if root is None:
             raise InputError(
-                f"no Cityscapes in {self.root}: it needs leftImg8bit/{split} and gtFine/{split}, from "
-                "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip (www.cityscapes-dataset.com, with a log-in)"
+                f"no Cityscapes in {self.root}: it needs leftImg8bit/{split} and gtFine/{split}; {self.about.how}"
             )
         files = datasets.Cityscapes(str(root), split=split, mode="fine", target_type="semantic")
         if not files.images:
@@ -91,6 +98,11 @@ class Cityscapes(ImageDataModule):
             raise InputError(f"{missing}: no such file")
         crop = self.crop_size if training else None
         return _Pairs(images, masks, self._class_of_id(), self.image_size, crop, self.void_index, training)
+
+    def _root(self, split: str) -> Path | None:
+        parts = [Path("gtFine", split), Path("leftImg8bit", split)]
+        places = (self.root, self.root / "cityscapes")
+        return next((place for place in places if all((place / part).is_dir() for part in parts)), None)
 
     def _class_of_id(self) -> Tensor:
         """Class of each of the 256 values of a mask; -1 for what is no label id."""

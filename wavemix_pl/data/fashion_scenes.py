@@ -17,7 +17,7 @@ _VOID = 255
 
 
 class FashionScenes(ImageDataModule):
-    """Grey 64x64 scenes of two to four garments over clutter, with the class of each pixel.
+    """Grey 64x64 scenes of two or three garments over clutter, with the class of each pixel.
 
     Garments differ in scale and place, reach over the border and hide each other; a rim of about a pixel around each is
     void. Scene number i of a split is always the same. Training, validation and test scenes are made of different
@@ -74,9 +74,9 @@ def _compose(garments: TensorImages, seed: int) -> tuple[Tensor, Tensor]:
     size = FashionScenes.image_size
     scene = _clutter(size, rng)
     mask = torch.zeros(size, dtype=torch.int64)
-    for index in torch.randint(len(garments), (int(torch.randint(2, 5, (), generator=rng)),), generator=rng).tolist():
+    for index in torch.randint(len(garments), (int(torch.randint(2, 4, (), generator=rng)),), generator=rng).tolist():
         image, label = garments[index]
-        side = int(torch.randint(24, 45, (), generator=rng))
+        side = int(torch.randint(28, 45, (), generator=rng))
         pixels = F.interpolate(image[None].float() / 255, size=(side, side), mode="bilinear", antialias=True)[0, 0]
         # at least half of the garment lies inside
         top, left = (int(torch.randint(-side // 4, edge - 3 * side // 4, (), generator=rng)) for edge in size)

@@ -146,21 +146,20 @@ class PublishedFolders(FileImages):
         InputError: The folders are not there, or not all classes are.
     """
 
-    num_folders: ClassVar[int]
+    about: ClassVar[About]
     parents: ClassVar[Sequence[str]]  # within root, where the folders of the splits may lie
     folders: ClassVar[Mapping[Split, Sequence[str]]]  # names under which a split is known
-    how: ClassVar[str]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         train = self._folder("train")
         if train is None or self._folder("test") is None:
             names = " and ".join(self.folders[split][0] for split in ("train", "test"))
-            raise InputError(f"no {type(self).__name__} in {self.root}, which should hold {names}: {self.how}")
+            raise InputError(f"no {type(self).__name__} in {self.root}, which should hold {names}: {self.about.how}")
         self.class_names = self._classes(train)
-        if len(self.class_names) != self.num_folders:
+        if len(self.class_names) != self.about.classes:
             raise InputError(
-                f"{train} has {len(self.class_names)} class folders instead of {self.num_folders}: for a part of the "
+                f"{train} has {len(self.class_names)} class folders instead of {self.about.classes}: for a part of the "
                 "data set take --data=ImageFolderData"
             )
 
@@ -190,13 +189,12 @@ class ImageNet(PublishedFolders):
         kwargs: As in `FileImages`.
     """
 
-    num_folders = 1000
     parents = (".", "imagenet")
     folders: ClassVar[Mapping[Split, Sequence[str]]] = {"train": ("train",), "test": ("val",)}
-    how = "get the archives (image-net.org, with a log-in) and unpack them with torchvision.datasets.ImageNet(FOLDER)"
     about = About(
-        *(1_281_167, 50_000), licence="non-commercial research", source="https://www.image-net.org", size_gb=144,
+        *(1_281_167, 50_000, 1000), licence="non-commercial research", source="https://www.image-net.org", size_gb=144,
         note="log-in needed",
+        how="get the archives (image-net.org) and unpack them with torchvision.datasets.ImageNet(FOLDER)",
     )  # fmt: skip
 
 
@@ -210,16 +208,15 @@ class INaturalist(PublishedFolders):
         kwargs: As in `FileImages`.
     """
 
-    num_folders = 10_000
     parents = (".", "inaturalist")
     folders: ClassVar[Mapping[Split, Sequence[str]]] = {
         "train": ("2021_train_mini", "train_mini"),
         "test": ("2021_valid", "val"),
     }
-    how = "get train_mini.tar.gz and val.tar.gz from https://github.com/visipedia/inat_comp/tree/master/2021"
     about = About(
-        *(500_000, 100_000), licence="non-commercial research",
+        *(500_000, 100_000, 10_000), licence="non-commercial research",
         source="https://github.com/visipedia/inat_comp/tree/master/2021", size_gb=50,
+        how="get train_mini.tar.gz and val.tar.gz from https://github.com/visipedia/inat_comp/tree/master/2021",
     )  # fmt: skip
 
 
@@ -234,13 +231,13 @@ class Places365(PublishedFolders):
         kwargs: As in `FileImages`.
     """
 
-    num_folders = 365
     parents = (".", "places365_standard")
     folders: ClassVar[Mapping[Split, Sequence[str]]] = {"train": ("train",), "test": ("val",)}
-    how = "get places365standard_easyformat.tar (small) or the large images from http://places2.csail.mit.edu"
     about = About(
-        *(1_803_460, 36_500), licence="research", source="http://places2.csail.mit.edu", size_gb=24, note="small images"
-    )
+        *(1_803_460, 36_500, 365), licence="research", source="http://places2.csail.mit.edu", size_gb=24,
+        note="small images",
+        how="get places365standard_easyformat.tar (small) or the large images from http://places2.csail.mit.edu",
+    )  # fmt: skip
 
     def __init__(self, image_size: tuple[int, int] = (256, 256), **kwargs: Any) -> None:
         super().__init__(image_size=image_size, **kwargs)
@@ -258,11 +255,11 @@ class TinyImageNet(PublishedFolders):
         kwargs: As in `FileImages`.
     """
 
-    num_folders = 200
     parents = (".", "tiny-imagenet-200")
     folders: ClassVar[Mapping[Split, Sequence[str]]] = {"train": ("train",), "test": ("val",)}
-    how = "get and unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-    about = About(*(100_000, 10_000), licence="none stated", source="http://cs231n.stanford.edu", size_gb=0.24)
+    about = About(*(100_000, 10_000, 200), licence="none stated", source="http://cs231n.stanford.edu", size_gb=0.24,
+        how="get and unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    )  # fmt: skip
 
     def __init__(
         self,

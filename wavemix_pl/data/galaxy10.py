@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from wavemix_pl.errors import InputError
 class Galaxy10(ImageDataModule):
     """Galaxy10 DECals: 17,736 color images of 256x256 in 10 classes (Leung and Bovy 2019), from one HDF5 file.
 
-    It has no official test images. As in the paper 10% of them are: drawn class by class, by `split_seed`, and
-    `split_indices` tells which; the validation images are drawn from the others.
+    It has no official test images. As in the paper 10% of them are: drawn class by class, by `split_seed`; the
+    validation images are drawn from the others. `fit` writes which are which into the run's `split.json`.
 
     Args:
         root: Folder with `Galaxy10_DECals.h5`, or the file itself.
@@ -37,8 +38,8 @@ class Galaxy10(ImageDataModule):
     mean = (0.485, 0.456, 0.406)  # ImageNet's: its weights are where the paper's best result starts from
     std = (0.229, 0.224, 0.225)
     about = About(
-        *(15_962, 1_774), licence="MIT", source="https://astronn.readthedocs.io/en/stable/galaxy10.html", size_gb=2.7,
-        note="split 90/10 here",
+        *(15_962, 1_774, 10), licence="MIT", source="https://astronn.readthedocs.io/en/stable/galaxy10.html",
+        size_gb=2.7, how="get Galaxy10_DECals.h5 from https://zenodo.org/records/10845026", note="split 90/10 here",
     )  # fmt: skip
 
     def __init__(self, root: str = "data", test_fraction: float = 0.1, **kwargs: Any) -> None:
@@ -52,13 +53,26 @@ class Galaxy10(ImageDataModule):
     def found(self) -> Path | None:
         return next((p for p in (self.root, self.root / "Galaxy10_DECals.h5") if p.is_file()), None)
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        trainer = self.trainer
+        if stage == "fit" and trainer is not None and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._write_split(Path(trainer.default_root_dir) / "split.json")
+
+    def _write_split(self, path: Path) -> None:
+        """Writes the numbers of the images of each split."""
+        assert isinstance(self.train_set, Subset)
+        assert isinstance(self.val_set, Subset)
+        outer = self.train_set.dataset.indices  # type: ignore[attr-defined]  # of the split into training and test
+        parts = {"train": self.train_set.indices, "val": self.val_set.indices}
+        numbers = {name: [outer[i] for i in indices] for name, indices in parts.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**numbers, "test": self.load("test").indices}))
+
     def load(self, split: Split) -> Subset[Any]:
         path = self.found()
         if path is None:
-            raise InputError(
-                f"no Galaxy10_DECals.h5 in {self.root}: get it from https://zenodo.org/records/10845026, and pass "
-                "--data.root=FOLDER"
-            )
+            raise InputError(f"no Galaxy10_DECals.h5 in {self.root}: {self.about.how}, and pass --data.root=FOLDER")
         images = HDF5Images(path, self.num_classes)
         return Subset(images, self.split_indices(images.targets)[split])
 

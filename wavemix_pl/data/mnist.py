@@ -47,6 +47,7 @@ class IdxFiles(ImageDataModule):
 
     in_channels = 1
     image_size = (28, 28)
+    about: ClassVar[About]
     first_label: int = 0  # what the files have for class 0
     debian_folder: ClassVar[Path | None] = None
     published: ClassVar[type[datasets.MNIST]]  # torchvision's class, which knows where to download
@@ -63,7 +64,7 @@ class IdxFiles(ImageDataModule):
     def load(self, split: Split) -> TensorImages:
         folder, name = self.found(), type(self).__name__
         if folder is None:
-            raise InputError(f"{name} is neither in {' nor in '.join(map(str, self._layouts()))}: {self._way_out()}")
+            raise InputError(f"{name} is neither in {' nor in '.join(map(str, self._layouts()))}: {self.about.how}")
         rank_zero_info(f"{name} {split} images: {folder}")
         return load_idx_images(folder, split, self.num_classes, self._prefix(split), self.first_label)
 
@@ -74,9 +75,6 @@ class IdxFiles(ImageDataModule):
 
     def _download(self, folder: Path) -> None:
         self.published(str(folder), download=True)
-
-    def _way_out(self) -> str:
-        return "pass --data.root=FOLDER or --data.download=true"
 
     def _prefix(self, split: Split) -> str:
         return _PREFIX[split]
@@ -96,7 +94,7 @@ class MNIST(IdxFiles):
     mean = (0.1307,)  # as in PyTorch's own example
     std = (0.3081,)
     published = datasets.MNIST
-    about = About(60_000, 10_000, licence="CC BY-SA 3.0", source="http://yann.lecun.com/exdb/mnist", size_gb=0.06)
+    about = About(60_000, 10_000, 10, licence="CC BY-SA 3.0", source="http://yann.lecun.com/exdb/mnist", size_gb=0.06)
 
 
 class FashionMNIST(FashionImages, IdxFiles):
@@ -108,10 +106,10 @@ class FashionMNIST(FashionImages, IdxFiles):
 
     debian_folder = Path("/usr/share/datasets/fashion-mnist")
     published = datasets.FashionMNIST
-    about = About(60_000, 10_000, "MIT", source="https://github.com/zalandoresearch/fashion-mnist", size_gb=0.08)
-
-    def _way_out(self) -> str:
-        return f"{super()._way_out()}, or --data=EmbeddedFashionMNIST for the sample in the package"
+    about = About(
+        *(60_000, 10_000, 10), licence="MIT", source="https://github.com/zalandoresearch/fashion-mnist", size_gb=0.08,
+        how=f"{About.how}, or --data=EmbeddedFashionMNIST for the sample in the package",
+    )  # fmt: skip
 
 
 EMNISTVariant = Literal["byclass", "bymerge", "balanced", "letters", "digits"]
@@ -134,6 +132,7 @@ class EMNIST(IdxFiles):
     about = About(
         train=697_932,
         test=116_323,
+        classes=62,
         licence="public domain (NIST)",
         source="https://www.nist.gov/itl/products-and-services/emnist-dataset",
         size_gb=0.6,

@@ -33,7 +33,7 @@ class SVHN(ImageDataModule):
     mean = (0.4377, 0.4438, 0.4728)  # of the training images, as widely used
     std = (0.1980, 0.2010, 0.1970)
     about = About(
-        *(73_257, 26_032), licence="non-commercial", source="http://ufldl.stanford.edu/housenumbers", size_gb=0.25
+        *(73_257, 26_032, 10), licence="non-commercial", source="http://ufldl.stanford.edu/housenumbers", size_gb=0.25
     )
 
     def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
@@ -53,9 +53,7 @@ class SVHN(ImageDataModule):
 
     def load(self, split: Split) -> TensorImages:
         if self.found() is None:
-            raise InputError(
-                f"no train_32x32.mat and test_32x32.mat in {self.root}: pass --data.root=FOLDER or --data.download=true"
-            )
+            raise InputError(f"no train_32x32.mat and test_32x32.mat in {self.root}: {self.about.how}")
         from scipy.io import loadmat
 
         path = self.root / f"{split}_32x32.mat"
