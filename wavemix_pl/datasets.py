@@ -119,13 +119,12 @@ def _open_all(dataset: Any, title: str) -> Iterator[str]:
             return str(error)
         return None
 
+    count, block = len(dataset), 4096  # not all at once: a pool queues what it is given
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        numbers = range(len(dataset))
-        console = Console(stderr=True)
-        found = track(
-            pool.map(wrong, numbers), title, total=len(numbers), console=console, disable=not console.is_terminal
-        )
-        yield from (message for message in found if message)
+        blocks = (range(start, min(start + block, count)) for start in range(0, count, block))
+        found = (message for numbers in blocks for message in pool.map(wrong, numbers))
+        bar: dict[str, Any] = {"total": count, "console": Console(stderr=True), "disable": not sys.stderr.isatty()}
+        yield from (message for message in track(found, title, **bar) if message)
 
 
 def run(arguments: list[str]) -> None:

@@ -9,6 +9,7 @@ from wavemix_pl.data.files import ImageFiles
 from wavemix_pl.data.folder import ImageFolderData, ImageNet, INaturalist, Places365, TinyImageNet
 from wavemix_pl.data.galaxy10 import Galaxy10
 from wavemix_pl.data.mnist import EMNIST, MNIST, FashionMNIST
+from wavemix_pl.data.pairs import MaskFolderData
 from wavemix_pl.data.svhn import SVHN
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ImageFiles",
     "ImageFolderData",
     "ImageNet",
+    "MaskFolderData",
     "Places365",
     "TinyImageNet",
 ]

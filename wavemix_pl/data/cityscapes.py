@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import datasets, tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as TF
+from torchvision import datasets
 
 from wavemix_pl.data.base import About, ImageDataModule, no_single_images
+from wavemix_pl.data.pairs import ImageMaskPairs
 from wavemix_pl.errors import InputError
 
 _VOID = 255
@@ -82,7 +79,7 @@ class Cityscapes(ImageDataModule):
     def load(self, split: Literal["train", "test"]) -> Dataset[Any]:
         return self._pairs("train" if split == "train" else "val")
 
-    def _pairs(self, split: str, training: bool = False) -> _Pairs:
+    def _pairs(self, split: str, training: bool = False) -> ImageMaskPairs:
         root = self._root(split)
         if root is None:
             raise InputError(
@@ -97,7 +94,9 @@ class Cityscapes(ImageDataModule):
         if missing:
             raise InputError(f"{missing}: no such file")
         crop = self.crop_size if training else None
-        return _Pairs(images, masks, self._class_of_id(), self.image_size, crop, self.void_index, training)
+        return ImageMaskPairs(
+            images, masks, self._class_of_id(), self.image_size, crop=crop, void=self.void_index, training=training
+        )
 
     def _root(self, split: str) -> Path | None:
         parts = [Path("gtFine", split), Path("leftImg8bit", split)]
@@ -112,49 +111,3 @@ class Cityscapes(ImageDataModule):
         for number, label_id in enumerate(self.label_ids):
             table[label_id] = number
         return table
-
-
-class _Pairs(Dataset[Any]):
-    """Images and masks from files: resized and cropped together in training, the mask at its own size otherwise."""
-
-    def __init__(
-        self,
-        images: Sequence[str],
-        masks: Sequence[str],
-        class_of_id: Tensor,
-        size: tuple[int, int],
-        crop: tuple[int, int] | None,
-        void: int,
-        training: bool,
-    ) -> None:
-        self.images, self.masks, self.class_of_id, self.training = images, masks, class_of_id, training
-        resize = [v2.Resize(size, antialias=True)]
-        fill = {tv_tensors.Image: 0, tv_tensors.Mask: void}
-        self.resize = v2.Compose([*resize, *([v2.RandomCrop(crop, pad_if_needed=True, fill=fill)] if crop else [])])
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = _open(self.images[index], "RGB")
-        ids = _open(self.masks[index], None)[0]
-        if image.shape[-2:] != ids.shape:
-            raise InputError(
-                f"{self.masks[index]} is {tuple(ids.shape)}, its image {self.images[index]} {tuple(image.shape[-2:])}"
-            )
-        mask = self.class_of_id[ids.long()]
-        if int(mask.min()) < 0:
-            raise InputError(f"{self.masks[index]}: label id {int(ids[mask < 0][0])} is none of Cityscapes' 0 to 33")
-        if self.training:
-            image, mask = self.resize(tv_tensors.Image(image), tv_tensors.Mask(mask))
-            return image.as_subclass(Tensor), mask.as_subclass(Tensor)
-        return self.resize(tv_tensors.Image(image)).as_subclass(Tensor), mask
-
-
-def _open(path: str, mode: str | None) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            pixels: Tensor = TF.pil_to_tensor(image.convert(mode) if mode else image)
-            return pixels
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({error})") from None
