@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,3 +87,19 @@ def test_no_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no GPU"):
         throughput(["WaveMix-Lite-8/1"], device="cuda")
+
+
+def test_data_speed(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, data_root: Path
+) -> None:
+    monkeypatch.setattr("wavemix_pl.benchmark_data._PHOTOGRAPHS", 32)
+    options = ("benchmark", "data", f"--root={data_root}", "--batch_size=16", "--rounds=1")
+    assert run(*options, "--json") == 0
+    results = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert results.keys() == {"EmbeddedFashionMNIST", "FashionMNIST", "ImageFolderData"}
+    assert results["FashionMNIST"]["images"] == 80
+    for entry in results.values():
+        assert entry["ratio"] == pytest.approx(entry["ours"] / entry["torchvision"])
+    assert run(*options) == 0
+    assert "ImageFolderData" in capsys.readouterr().out
+    assert run("benchmark", "data", "--rounds=0") == 2

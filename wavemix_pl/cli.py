@@ -25,6 +25,11 @@ def _train(arguments: list[str]) -> None:
 
 
 def _benchmark(arguments: list[str]) -> None:
+    if arguments[1:2] == ["data"]:
+        from wavemix_pl import benchmark_data
+
+        benchmark_data.run(arguments[2:])
+        return
     from wavemix_pl import benchmark
 
     benchmark.run(arguments)
@@ -43,7 +48,7 @@ VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "test": ("compute the metrics on the test images, and report", _train),
     "predict": ("name the classes of image files", _train),
     "datasets": ("list the data sets, or check the files of one", _datasets),
-    "benchmark": ("measure images a second, models side by side", _benchmark),
+    "benchmark": ("measure images a second: models side by side, or 'benchmark data'", _benchmark),
 }
 
 
