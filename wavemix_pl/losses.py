@@ -32,7 +32,12 @@ def focal_loss(
 
     Returns:
         The mean over all pixels that are not void (weighted by class where `weight` is given); 0 where all are void.
+
+    Raises:
+        InputError: Targets that are shares of classes.
     """
+    if targets.is_floating_point():
+        raise InputError("focal loss needs one class for each image or pixel: leave mixup and cutmix out")
     log_p = F.log_softmax(logits.float(), dim=1)  # the one large tensor that backward keeps
     nll = F.nll_loss(log_p, targets, ignore_index=ignore_index, reduction="none")
     # 1 - p without cancellation; the clamp keeps the derivative of powers below 1 finite

@@ -105,7 +105,8 @@ class ImageModule(L.LightningModule):
         mean_loss = cast(MeanMetric, self.mean_loss[f"{stage}_loss"])
         scores = cast(MetricCollection, self.scores[f"{stage}_scores"])
         mean_loss.update(loss.detach(), weight=len(images))
-        scores.update(logits.detach(), targets)
+        # mixed images have shares of classes: the largest is what is counted
+        scores.update(logits.detach(), targets.argmax(1) if targets.is_floating_point() else targets)
         how: dict[str, Any] = {
             "on_step": False,
             "on_epoch": True,

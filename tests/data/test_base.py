@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wavemix_pl.data import EmbeddedFashionMNIST, FashionMNIST, FashionScenes
+from wavemix_pl.data import EmbeddedFashionMNIST, FashionMNIST
 from wavemix_pl.data.base import TensorImages
 from wavemix_pl.errors import InputError
 
@@ -155,39 +155,3 @@ def test_images_are_resized_to_the_size_that_was_asked_for(data_root: Path) -> N
     assert images.shape[-2:] == (14, 20)
     expected = torch.nn.functional.interpolate(batch[0].float(), (14, 20), mode="bilinear", antialias=True).round()
     assert (images - data.normalize(expected.to(torch.uint8))).abs().max() <= 1.01 / 255 / data.std[0]
-
-
-@pytest.mark.parametrize("augment", ["trivial", "rand"])
-def test_single_images_change_with_epoch_and_seed_but_not_with_workers(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch, augment: str
-) -> None:
-    def epoch(number: int, seed: int = 0, **arguments: Any) -> Tensor:
-        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
-        data = module(data_root, augment=augment, **arguments)
-        data.setup("fit")
-        loader = data.train_dataloader()
-        loader.sampler.set_epoch(number)  # type: ignore[attr-defined]  # as the trainer does
-        order = torch.tensor(list(loader.sampler)) % 60
-        images = torch.cat([images for images, _ in loader])
-        return images[order[: len(images)].argsort()]
-
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first = epoch(0)
-    assert torch.equal(torch.get_rng_state(), state)  # the model's dropout does not hang on it
-    assert torch.equal(first, epoch(0, num_workers=2))
-    assert not torch.equal(first, epoch(1))
-    assert not torch.equal(first, epoch(0, seed=1))
-
-
-def test_validation_images_are_not_augmented(data_root: Path) -> None:
-    plain, augmented = module(data_root), module(data_root, augment="trivial")
-    for data in (plain, augmented):
-        data.setup("fit")
-    for a, b in zip(plain.val_dataloader(), augmented.val_dataloader(), strict=True):
-        assert torch.equal(a[0], b[0])
-
-
-def test_masks_and_single_image_augmentation_do_not_go_together() -> None:
-    with pytest.raises(InputError, match="leave their masks"):
-        FashionScenes(augment="trivial")

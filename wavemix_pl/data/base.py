@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,17 +14,23 @@ import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, default_collate
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from wavemix_pl.data.augmentation import (
+    PLAIN,
+    Augment,
+    EpochSampler,
+    Regularization,
+    Transform,
+    TransformedImages,
+    flip,
+    mix,
+    single_image_transform,
+)
 from wavemix_pl.errors import InputError
 
-Augment = Literal["none", "flip", "trivial", "rand"]
 Split = Literal["train", "test"]
-Transform = Callable[[Tensor], Tensor]
-
-# what works image by image; flips are done on whole batches
-_PER_IMAGE: dict[Augment, Callable[[], Transform]] = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}
 
 
 @dataclass(frozen=True)
@@ -75,39 +81,6 @@ class TensorImages(Dataset[Any]):
         return self.images[chosen], self.targets[chosen]
 
 
-class TransformedImages(Dataset[Any]):
-    """Another data set's images, each transformed by itself.
-
-    What is random about it depends on the seed, the epoch and the image alone: not on workers, nor on a resume. An
-    index says the epoch as well: epoch * number of images + image, as `EpochSampler` makes them.
-
-    Args:
-        dataset: Of (image, target).
-        transform: Of an image (C, H, W).
-        seed: Of the run.
-    """
-
-    def __init__(self, dataset: Any, transform: Transform, seed: int = 0) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        image, target = self.dataset[index % len(self)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, index)))
-            return self.transform(image), target
-
-
-class EpochSampler(DistributedSampler[Any]):
-    """Draws as its base does, and tells `TransformedImages` the epoch."""
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.epoch * len(self.dataset)  # type: ignore[arg-type]
-        return (start + index for index in super().__iter__())
-
-
 class ImageDataModule(L.LightningDataModule):
     """Images (B, C, H, W) uint8 from the loaders, float32 and normalised on the device, with their targets.
 
@@ -125,6 +98,7 @@ class ImageDataModule(L.LightningDataModule):
         augment: Of training images: "none" (the paper's default), "flip" (horizontal, half of them), "trivial"
             (TrivialAugment, the star of the paper's Table 3) or "rand" (RandAugment); the last two for images without
             masks.
+        regularization: Flips beside those, random erasing, mixup, CutMix; for images without masks.
         image_size: (H, W) to which images are resized, without regard to their proportions. Default: their own size.
 
     Attributes:
@@ -156,6 +130,7 @@ class ImageDataModule(L.LightningDataModule):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         augment: Augment = "none",
+        regularization: Regularization = PLAIN,
         image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -171,7 +146,8 @@ class ImageDataModule(L.LightningDataModule):
             self.image_size = (image_size[0], image_size[1])  # a list, where it comes from a config
         self._resize = image_size and self.image_size
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.val_fraction, self.split_seed, self.augment = val_fraction, split_seed, augment
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+        self.augment, self.regularization = augment, regularization
         self.train_set: Dataset[Any] | None = None
         self.val_set: Dataset[Any] | None = None
         self.test_set: Dataset[Any] | None = None
@@ -239,7 +215,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def transform(self, training: bool) -> Transform | None:
         """What is done to single images where they are loaded: images of a data set must leave it in one size."""
-        return _PER_IMAGE[self.augment]() if training and self.augment in _PER_IMAGE else None
+        return single_image_transform(self.augment, self.regularization.erasing, self.mean) if training else None
 
     def _evaluation_loader(self, dataset: Dataset[Any] | None) -> DataLoader[Any]:
         dataset, transform = self._loaded(dataset), self.transform(training=False)
@@ -273,19 +249,21 @@ class ImageDataModule(L.LightningDataModule):
         return dataset
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """The work on whole batches: resizing, flips of training images, scaling, normalisation."""
+        """The work on whole batches: resizing, scaling, normalisation; flips and mixing of training images."""
         images, targets = batch
         training = self.trainer is not None and self.trainer.training
         if self._resize and images.shape[-2:] != self._resize:
             images = TF.resize(images, list(self._resize), antialias=True)
             if targets.ndim == 3 and training:  # scores are computed at the size of the masks
                 targets = TF.resize(targets, list(self._resize), InterpolationMode.NEAREST)
-        if self.augment == "flip" and training:
-            flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-            images = torch.where(flipped, images.flip(-1), images)
-            if targets.ndim == 3:  # masks
-                targets = torch.where(flipped[:, 0], targets.flip(-1), targets)
-        return self.normalize(images), targets
+        if training and (self.augment == "flip" or self.regularization.flip):
+            images, targets = flip(images, targets)
+        images = self.normalize(images)
+        if training and targets.ndim == 1:
+            images, targets = mix(
+                images, targets, self.num_classes, self.regularization.mixup, self.regularization.cutmix
+            )
+        return images, targets
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 -> float32 with the data set's mean and standard deviation taken out."""
@@ -295,9 +273,12 @@ class ImageDataModule(L.LightningDataModule):
 
 
 def no_single_images(data: ImageDataModule) -> None:
-    """Refuses augmentation that would move images and leave their masks."""
-    if data.augment in _PER_IMAGE:
-        raise InputError(f"augment={data.augment} would move images and leave their masks: choose none or flip")
+    """Refuses augmentation that would change images and leave their masks."""
+    if data.augment not in ("none", "flip") or data.regularization != Regularization(data.regularization.flip):
+        raise InputError(
+            f"augment={data.augment} with {data.regularization} would change images and leave their masks: only flips "
+            "are for masks"
+        )
 
 
 def _collate(batch: Any) -> Any:

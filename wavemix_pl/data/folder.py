@@ -14,7 +14,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from wavemix_pl.data.base import About, ImageDataModule, Split, Transform
+from wavemix_pl.data.augmentation import Transform
+from wavemix_pl.data.base import About, ImageDataModule, Split
 from wavemix_pl.errors import InputError
 
 Resize = Literal["squash", "center-crop", "random-crop"]
