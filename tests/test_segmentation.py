@@ -83,7 +83,7 @@ def test_learns() -> None:
     model = module(variant="WaveMix-16/2 (level 2)", optimizer=lambda params: torch.optim.AdamW(params, lr=0.01))
     run = trainer(max_epochs=20)
     run.fit(model, datamodule=FashionScenes(scenes=8, val_scenes=1, test_scenes=1, batch_size=8))
-    assert run.callback_metrics["train_pixel_accuracy"] > 0.8
+    assert run.callback_metrics["train_loss"] < 0.7
 
 
 def test_backbone_of_a_classifier(tmp_path: Path) -> None:

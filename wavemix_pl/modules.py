@@ -168,8 +168,9 @@ class SegmentationModule(ImageModule):
     """Semantic segmentation: cross-entropy of the pixels that are not void, mean IoU, pixel accuracy.
 
     Targets are masks (B, H, W). Where they have another size than the images, the logits are resized to theirs, so
-    that scores are those at full resolution. `test_miou` and `val_miou` are those of the official Cityscapes evaluation
-    (`wavemix_pl.scores`); the IoU of each class is in `class_iou` after an evaluation.
+    that scores are those at full resolution; in training there is the loss alone. `test_miou` and `val_miou` are those
+    of the official Cityscapes evaluation (`wavemix_pl.scores`); the IoU of each class is in `class_iou` after an
+    evaluation.
 
     Args:
         void_index: Target of void pixels, which count neither in the loss nor in the scores; the command line takes it
@@ -208,6 +209,10 @@ class SegmentationModule(ImageModule):
     def make_scores(self, num_classes: int) -> dict[str, Metric | MetricCollection]:
         accuracy = MulticlassAccuracy(num_classes, average="micro", ignore_index=self._void_index)
         return {"pixel_accuracy": accuracy}
+
+    def _scores(self, stage: Stage) -> MetricCollection:
+        # none in training, where counting every pixel of every step would take a sixth of a small model's time
+        return MetricCollection({}) if stage == "train" else super()._scores(stage)
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.backbone and not self.trainer.ckpt_path:

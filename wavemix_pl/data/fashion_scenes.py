@@ -78,8 +78,8 @@ def _compose(garments: TensorImages, seed: int) -> tuple[Tensor, Tensor]:
         image, label = garments[index]
         side = int(torch.randint(28, 45, (), generator=rng))
         pixels = F.interpolate(image[None].float() / 255, size=(side, side), mode="bilinear", antialias=True)[0, 0]
-        # an eighth of its height and width may lie outside
-        top, left = (int(torch.randint(-side // 8, edge - 7 * side // 8 + 1, (), generator=rng)) for edge in size)
+        # at least half of the garment lies inside
+        top, left = (int(torch.randint(-side // 4, edge - 3 * side // 4, (), generator=rng)) for edge in size)
         shape = torch.zeros(size)
         rows, columns = slice(max(top, 0), top + side), slice(max(left, 0), left + side)
         inside = pixels[max(-top, 0) :, max(-left, 0) :][: size[0] - rows.start, : size[1] - columns.start]
