@@ -54,7 +54,7 @@ def data_speed(root: str = "data", batch_size: int = 128, num_workers: int = 0, 
 
     Args:
         root: Folder of data sets.
-        batch_size: Images at a time.
+        batch_size: Images at a time; of the JPEG files 16 at most.
         num_workers: Processes that load.
         rounds: How often each is timed, in turns; the median counts.
 
@@ -75,6 +75,7 @@ def data_speed(root: str = "data", batch_size: int = 128, num_workers: int = 0, 
     results = [_compare(module, _per_image(module), rounds) for module in modules]
     with tempfile.TemporaryDirectory() as folder:
         _write_photographs(Path(folder) / "train")
+        options["batch_size"] = min(batch_size, 16)  # so few images must make work for all workers
         module = ImageFolderData(root=folder, image_size=(224, 224), val_fraction=1 / 16, **options)
         steps = [v2.Resize((224, 224)), v2.PILToTensor(), *_normalize(module)]
         files = datasets.ImageFolder(str(Path(folder) / "train"), v2.Compose(steps))
