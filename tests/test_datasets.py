@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import write_cityscapes, write_fashion_mnist
 from wavemix_pl import datasets
 from wavemix_pl.data import FashionMNIST, TinyImageNet
-from wavemix_pl.data.folder import PublishedFolders
+from wavemix_pl.data.published import PublishedFolders
 
 Run = Callable[..., int]
 

@@ -16,7 +16,7 @@ from torchvision import datasets
 from torchvision.transforms.v2 import functional as TF
 
 from wavemix_pl.data import ImageFolderData, ImageNet, INaturalist, Places365, TinyImageNet
-from wavemix_pl.data.folder import PublishedFolders
+from wavemix_pl.data.published import PublishedFolders
 from wavemix_pl.errors import InputError
 
 Run = Callable[..., int]

@@ -20,8 +20,10 @@ def staged(root: Path) -> Iterator[Path]:
     are refused. What a killed process leaves is called `.partial-...`, and nothing looks for data there.
 
     Raises:
-        InputError: The download failed, or a checksum is wrong.
+        InputError: The download failed, a checksum is wrong, or Python is too old to unpack safely.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("downloads are unpacked safely from Python 3.10.12 and 3.11.4 on: take a newer Python")
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
     kept = getattr(tarfile.TarFile, "extraction_filter", None)
