@@ -122,9 +122,10 @@ def _open_all(dataset: Any, title: str) -> Iterator[str]:
     count, block = len(dataset), 4096  # not all at once: a pool queues what it is given
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         blocks = (range(start, min(start + block, count)) for start in range(0, count, block))
-        found = (message for numbers in blocks for message in pool.map(wrong, numbers))
-        bar: dict[str, Any] = {"total": count, "console": Console(stderr=True), "disable": not sys.stderr.isatty()}
-        yield from (message for message in track(found, title, **bar) if message)
+        found: Iterator[str | None] = (message for numbers in blocks for message in pool.map(wrong, numbers))
+        if sys.stderr.isatty():
+            found = iter(track(found, title, total=count, console=Console(stderr=True)))
+        yield from (message for message in found if message)
 
 
 def run(arguments: list[str]) -> None:
