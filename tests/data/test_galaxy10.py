@@ -39,6 +39,12 @@ def test_split_is_stratified_seeded_and_whole(tmp_path: Path) -> None:
     assert Galaxy10(root=str(tmp_path), split_seed=1).load("test").indices != test.indices
 
 
+def test_counts_of_the_published_file() -> None:
+    sizes = torch.tensor([1081, 1853, 2645, 2027, 334, 2043, 1829, 2628, 1423, 1873])
+    split = Galaxy10().split_indices(torch.repeat_interleave(torch.arange(10), sizes))
+    assert (len(split["train"]), len(split["test"])) == (Galaxy10.about.train, Galaxy10.about.test)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches(tmp_path: Path, num_workers: int) -> None:
     labels = torch.from_numpy(write_galaxies(tmp_path / "Galaxy10_DECals.h5")).long()

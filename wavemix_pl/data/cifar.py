@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torchvision import datasets
 
-from wavemix_pl.data.base import About, ImageDataModule, Split, TensorImages
-from wavemix_pl.data.download import staged
+from wavemix_pl.data.base import About, Split, TensorImages
+from wavemix_pl.data.download import DownloadedImages
 from wavemix_pl.errors import InputError
 
 
-class CIFAR10(ImageDataModule):
+class CIFAR10(DownloadedImages):
     """CIFAR-10: 50,000 + 10,000 color images of 32x32 in 10 classes (Krizhevsky 2009), held in memory.
 
+    `root` holds `cifar-10-batches-py`, as unpacked; for CIFAR-100 `cifar-100-python`.
+
     Args:
-        root: Folder with `cifar-10-batches-py`, as unpacked (for CIFAR-100 `cifar-100-python`).
-        download: Whether to download what is not found.
-        kwargs: As in `ImageDataModule`.
+        kwargs: As in `DownloadedImages`.
 
     Raises:
         InputError: The files are not there, or a checksum is wrong.
@@ -47,14 +47,8 @@ class CIFAR10(ImageDataModule):
         50_000, 10_000, 10, licence="none stated", source="https://www.cs.toronto.edu/~kriz/cifar.html", size_gb=0.17
     )
 
-    def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root, self.download = Path(root).expanduser(), download
-
-    def prepare_data(self) -> None:
-        if self.found() is None and self.download:
-            with staged(self.root) as folder:
-                self.published(str(folder), download=True)
+    def download_to(self, folder: Path) -> None:
+        self.published(str(folder), download=True)
 
     def found(self) -> Path | None:
         folder = self.root / self.published.base_folder

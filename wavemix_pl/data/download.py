@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import tarfile
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from wavemix_pl.data.base import ImageDataModule
 from wavemix_pl.errors import InputError
 
 
@@ -48,3 +51,26 @@ def _move(source: Path, target: Path) -> None:
             _move(path, goal)
         else:
             path.replace(goal)
+
+
+class DownloadedImages(ImageDataModule):
+    """Images that torchvision can download.
+
+    Args:
+        root: Folder of data sets.
+        download: Whether to download what is not found.
+        kwargs: As in `ImageDataModule`.
+    """
+
+    def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.download = Path(root).expanduser(), download
+
+    def prepare_data(self) -> None:
+        if self.found() is None and self.download:
+            with staged(self.root) as folder:
+                self.download_to(folder)
+
+    @abstractmethod
+    def download_to(self, folder: Path) -> None:
+        """Downloads all files, laid out as they will be in `root`."""

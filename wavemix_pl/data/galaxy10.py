@@ -38,7 +38,7 @@ class Galaxy10(ImageDataModule):
     mean = (0.485, 0.456, 0.406)  # ImageNet's: its weights are where the paper's best result starts from
     std = (0.229, 0.224, 0.225)
     about = About(
-        *(15_962, 1_774, 10), licence="MIT", source="https://astronn.readthedocs.io/en/stable/galaxy10.html",
+        *(15_964, 1_772, 10), licence="MIT", source="https://astronn.readthedocs.io/en/stable/galaxy10.html",
         size_gb=2.7, how="get Galaxy10_DECals.h5 from https://zenodo.org/records/10845026", note="split 90/10 here",
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from wavemix_pl.data.base import About, ImageDataModule, Split, TensorImages
-from wavemix_pl.data.download import staged
+from wavemix_pl.data.download import DownloadedImages
 from wavemix_pl.errors import InputError
 
 
@@ -31,15 +31,13 @@ class FashionImages(ImageDataModule):
     std = (0.3530,)
 
 
-class IdxFiles(ImageDataModule):
+class IdxFiles(DownloadedImages):
     """Grey 28x28 images in MNIST's file format, held in memory.
 
     The files are looked for in `root` (as torchvision lays them out, or directly in it, gzipped or not).
 
     Args:
-        root: Folder of data sets.
-        download: Whether to download what is not found.
-        kwargs: As in `ImageDataModule`.
+        kwargs: As in `DownloadedImages`.
 
     Raises:
         InputError: The files are not there, damaged, or have labels out of range.
@@ -51,15 +49,6 @@ class IdxFiles(ImageDataModule):
     first_label: int = 0  # what the files have for class 0
     debian_folder: ClassVar[Path | None] = None
     published: ClassVar[type[datasets.MNIST]]  # torchvision's class, which knows where to download
-
-    def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root, self.download = Path(root).expanduser(), download
-
-    def prepare_data(self) -> None:
-        if self.found() is None and self.download:
-            with staged(self.root) as folder:
-                self._download(folder)
 
     def load(self, split: Split) -> TensorImages:
         folder, name = self.found(), type(self).__name__
@@ -73,7 +62,7 @@ class IdxFiles(ImageDataModule):
         prefixes = [self._prefix(split) for split in ("train", "test")]
         return next((folder for folder in self._layouts() if all(_has_pair(folder, p) for p in prefixes)), None)
 
-    def _download(self, folder: Path) -> None:
+    def download_to(self, folder: Path) -> None:
         self.published(str(folder), download=True)
 
     def _prefix(self, split: Split) -> str:
@@ -156,7 +145,7 @@ class EMNIST(IdxFiles):
     def _layouts(self) -> list[Path]:
         return [*super()._layouts(), self.root / "gzip"]
 
-    def _download(self, folder: Path) -> None:
+    def download_to(self, folder: Path) -> None:
         datasets.EMNIST(str(folder), split=self.variant, download=True)
 
 

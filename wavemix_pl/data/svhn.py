@@ -9,20 +9,18 @@ from typing import Any
 import torch
 from torchvision import datasets
 
-from wavemix_pl.data.base import About, ImageDataModule, Split, TensorImages
-from wavemix_pl.data.download import staged
+from wavemix_pl.data.base import About, Split, TensorImages
+from wavemix_pl.data.download import DownloadedImages
 from wavemix_pl.errors import InputError
 
 
-class SVHN(ImageDataModule):
+class SVHN(DownloadedImages):
     """SVHN, cropped digits: 73,257 + 26,032 color images of 32x32 (Netzer et al. 2011), held in memory.
 
-    The files count the digit 0 as 10; here it is class 0.
+    `root` holds `train_32x32.mat` and `test_32x32.mat`. The files count the digit 0 as 10; here it is class 0.
 
     Args:
-        root: Folder with `train_32x32.mat` and `test_32x32.mat`.
-        download: Whether to download what is not found.
-        kwargs: As in `ImageDataModule`.
+        kwargs: As in `DownloadedImages`.
 
     Raises:
         InputError: The files are not there or damaged, or SciPy, which reads them, is not installed.
@@ -36,17 +34,14 @@ class SVHN(ImageDataModule):
         *(73_257, 26_032, 10), licence="non-commercial", source="http://ufldl.stanford.edu/housenumbers", size_gb=0.25
     )
 
-    def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root, self.download = Path(root).expanduser(), download
         if importlib.util.find_spec("scipy") is None:
             raise InputError("SVHN's files are read by SciPy: pip install 'wavemix_pl[data]'")
 
-    def prepare_data(self) -> None:
-        if self.found() is None and self.download:
-            with staged(self.root) as folder:
-                for split in ("train", "test"):
-                    datasets.SVHN(str(folder), split=split, download=True)
+    def download_to(self, folder: Path) -> None:
+        for split in ("train", "test"):
+            datasets.SVHN(str(folder), split=split, download=True)
 
     def found(self) -> Path | None:
         return self.root if all((self.root / f"{split}_32x32.mat").is_file() for split in ("train", "test")) else None
