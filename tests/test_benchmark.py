@@ -3,67 +3,174 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from wavemix_pl import create_model
-from wavemix_pl.benchmark import throughput
+from wavemix_pl.benchmark import benchmark
 from wavemix_pl.errors import InputError
+from wavemix_pl.measurement import flops, saved_for_backward
+from wavemix_pl.workload import TRAINING_FORMS, Case, Workload
 
 Run = Callable[..., int]
 
 
 def test_every_model_at_every_size() -> None:
     names = ["WaveMix-Lite-8/1", "WaveMix-8/2 (level 2)"]
-    results = throughput(names, "segmentation", ["16x32", "32x64"], batch_size=2, num_classes=5, rounds=3)
-    assert [(r.model, r.image_size) for r in results] == [(n, s) for n in names for s in ("16x32", "32x64")]
+    results = benchmark(names, "segmentation", image_sizes=["16x32", "32x64"], batch_size=2, num_classes=5, rounds=3)
+    assert [(r.model, r.image_size, r.form) for r in results] == [
+        (n, s, f) for n in names for s in ("16x32", "32x64") for f in ("plain", "fused")
+    ]
     for r in results:
         model = create_model(r.model, num_classes=5, task="segmentation")
         assert r.params_m * 1e6 == pytest.approx(sum(p.numel() for p in model.parameters()))
         assert 0 < r.ms_min <= r.ms <= r.ms_max
         assert r.images_per_s == pytest.approx(2000 / r.ms)
+        assert r.gflops_per_s > 0
+        assert r.difference is not None
+        assert r.difference < 1e-5
+
+
+def seconds_for(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Workload], float]) -> None:
+    """Tells a clock that goes by what runs. What is timed besides models takes a second."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr("wavemix_pl.measurement.time.perf_counter", lambda: clock["now"])
+
+    def step(workload: Workload) -> None:
+        clock["now"] += seconds(workload)
+
+    def peak(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
+        return lambda: clock.update(now=clock["now"] + 1.0), 10**9
+
+    monkeypatch.setattr(Workload, "step", step)
+    monkeypatch.setattr("wavemix_pl.benchmark.convolution_peak", peak)
 
 
 def test_default_sizes_are_those_of_table_6(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wavemix_pl.benchmark._time", lambda model, images: float(images.numel()))
-    results = throughput(["WaveMix-Lite-8/1"], "segmentation", rounds=1)
+    seconds_for(monkeypatch, lambda workload: float(math.prod(workload.case.image_size)))
+    monkeypatch.setattr(Workload, "forward", lambda workload: torch.zeros(1))
+    results = benchmark(["WaveMix-Lite-8/1"], "segmentation", forms=["plain"], rounds=1)
     assert {r.image_size: r.ms for r in results} == {
-        f"{h}x{w}": 3000.0 * h * w for h, w in ((256, 512), (512, 1024), (1024, 2048))
+        f"{h}x{w}": 1000.0 * h * w for h, w in ((256, 512), (512, 1024), (1024, 2048))
     }
 
 
-def test_the_first_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([9.0, 1.0, 2.0, 4.0])
-    monkeypatch.setattr("wavemix_pl.benchmark._time", lambda model, images: next(seconds))
-    (result,) = throughput(["WaveMix-Lite-8/1"], image_sizes=["16x16"], rounds=3)
-    assert (result.ms_min, result.ms, result.ms_max) == (1000, 2000, 4000)
+def test_median_spread_ratio_and_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first round does not count; the ratio is to the first form, the share to what a second's convolution does."""
+    times = {"plain": iter([9.0, 1.0, 2.0, 4.0]), "fused": iter([9.0, 0.5, 0.5, 0.5])}
+    seconds_for(monkeypatch, lambda workload: next(times[workload.case.form]))
+    monkeypatch.setattr("wavemix_pl.benchmark.flops", lambda step: 2 * 10**8)
+    plain, fused = benchmark(["WaveMix-Lite-8/1"], image_sizes=["16x16"], rounds=3)
+    assert (plain.ms_min, plain.ms, plain.ms_max) == (1000, 2000, 4000)
+    assert (plain.ratio, fused.ratio) == (1, 4)
+    assert (plain.gflops_per_s, fused.gflops_per_s) == (0.1, 0.4)
+    assert fused.share_of_peak == pytest.approx(0.4)
 
 
-def test_precision_and_layout_reach_model_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(model: torch.nn.Module, images: torch.Tensor) -> float:
-        assert images.dtype == next(model.parameters()).dtype == torch.bfloat16
-        assert images.is_contiguous(memory_format=torch.channels_last)
-        assert not model.training
-        return 1.0
-
-    monkeypatch.setattr("wavemix_pl.benchmark._time", check)
-    throughput(["WaveMix-Lite-8/1"], image_sizes=["16x16"], precision="bfloat16", rounds=1)
+def test_precision_and_layout_reach_model_and_images() -> None:
+    case = Case("WaveMix-Lite-8/1", precision="bfloat16", image_size=(16, 16))
+    workload = Workload(case)
+    assert workload._images.dtype == next(workload.model.parameters()).dtype == torch.bfloat16
+    assert workload._images.is_contiguous(memory_format=torch.channels_last)
+    assert not workload.model.training
+    assert workload.forward().dtype == torch.bfloat16
 
 
-def test_table_and_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("form", TRAINING_FORMS)
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_training_step_of_every_form(form: Any, task: Any) -> None:
+    """Compiled ones without a compiler's back end, which another test runs."""
+    overrides = {"dropout": 0.0, "stride": 2}
+    case = Case("WaveMix-8/2 (level 2)", form, image_size=(32, 32), batch_size=2, training=True, task=task)
+    case = replace(case, num_classes=5, overrides=overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda module: None)
+        workloads = [Workload(replace(case, form=name)) for name in ("plain", form)]
+    for workload in workloads:
+        assert workload.model.training
+        workload.step()
+    logits = [workload.forward() for workload in workloads]
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-3, atol=1e-3)
+    saved = [saved_for_backward(workload.forward, workload.model) for workload in workloads]
+    assert 0 < saved[1] <= 1.01 * saved[0]
+
+
+def test_peers() -> None:
+    """Models of timm, and ConvMixer by its paper's name, beside WaveMix; the other forms are WaveMix's."""
+    results = benchmark(
+        ["WaveMix-Lite-8/1", "ConvMixer-8/1", "mobilenetv3_small_050"], image_sizes=["32x32"], rounds=1, num_classes=5
+    )
+    assert [(r.model, r.form) for r in results] == [
+        *(("WaveMix-Lite-8/1", form) for form in ("plain", "fused")),
+        ("ConvMixer-8/1", "plain"),
+        ("mobilenetv3_small_050", "plain"),
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells of memory")
+def test_memory_and_largest_batch() -> None:
+    """Kept maps are most of what a training step takes: 16 images more, 16 times theirs."""
+    (result,) = benchmark(
+        ["WaveMix-Lite-32/7"],
+        training=True,
+        forms=["plain"],
+        image_sizes=["64x64"],
+        batch_size=16,
+        num_classes=10,
+        rounds=1,
+        memory_budget_gb=2,
+        memory=True,
+        device="cpu",
+    )
+    assert result.memory_gb is not None
+    assert result.saved_mb is not None
+    assert result.largest_batch is not None
+    assert 0.9 * result.saved_mb < 1000 * result.memory_gb < 3 * result.saved_mb
+    assert 16 * 2 / result.memory_gb / 2 < result.largest_batch < 16 * 2 / (result.saved_mb / 1000)
+
+
+def test_saved_bytes() -> None:
+    """A convolution keeps its input, GELU too; weights are not counted, nor is a storage twice."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.GELU())
+    images = torch.randn(2, 3, 10, 10)
+    assert saved_for_backward(lambda: model(images), model) == 4 * (2 * 3 * 100 + 2 * 8 * 100)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_flops(backward: bool) -> None:
+    """Two for a multiplication and an addition; the backward pass has twice as many, but for the images' gradient."""
+    layer, images = torch.nn.Conv2d(3, 8, 3, bias=False), torch.randn(2, 3, 10, 10)
+
+    def step() -> None:
+        out = layer(images)
+        if backward:
+            out.sum().backward()
+
+    forward = 2 * 2 * 8 * 8 * 8 * 3 * 9
+    assert flops(step) == (2 if backward else 1) * forward
+
+
+def test_table_json_and_file(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ("benchmark", "WaveMix-Lite-8/1", "--image_sizes", "16x16", "--rounds=2", "--device=cpu")
     assert run(*options) == 0
     table = capsys.readouterr().out
     assert "WaveMix-Lite-8/1" in table
     assert f"torch {torch.__version__}" in table
-    assert run(*options, "--json") == 0
+    assert "allocator" in table
+    file = tmp_path / "result.json"
+    assert run(*options, "--json", f"--save={file}", "--forms", "published", "fused", "--overrides.stride=2") == 0
     content = json.loads(capsys.readouterr().out)
+    assert content == json.loads(file.read_text())
     assert content.keys() == {"machine", "options", "results"}
     assert content["machine"]["threads"] == torch.get_num_threads()
-    assert content["results"][0]["image_size"] == "16x16"
+    assert [entry["form"] for entry in content["results"]] == ["published", "fused"]
+    assert content["results"][1]["difference"] < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -73,6 +180,14 @@ def test_table_and_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         (["WaveMix-Lite-8/1", "--image_sizes", "64"], "HxW"),
         (["WaveMix-Lite-8/1", "--rounds=0"], "at least 1"),
         (["WaveMix-Lite-8/1", "--device=tpu"], "auto, cpu or cuda"),
+        (["WaveMix-Lite-8/1", "--forms", "lean"], "in inference"),
+        (["WaveMix-Lite-8/1", "--training", "--forms", "fused"], "in training"),
+        (["WaveMix-Lite-8/1", "--precisions", "float8"], "float32, bfloat16"),
+        (["WaveMix-Lite-8/1", "--forms", "published", "--precisions", "bfloat16"], "float32 only"),
+        (["WaveMix-Lite-8/1", "--overrides.colour=3"], "colour"),
+        (["WaveMix-Lite-8/1", "--memory_budget_gb=0"], "above 0"),
+        (["WaveMix-Lite-8/1", "--save=no/such/folder.json"], "no folder"),
+        (["resnet55"], "resnet50"),
         ([], "models"),
     ],
 )
@@ -86,7 +201,7 @@ def test_bad_input(run: Run, capsys: pytest.CaptureFixture[str], arguments: list
 def test_no_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no GPU"):
-        throughput(["WaveMix-Lite-8/1"], device="cuda")
+        benchmark(["WaveMix-Lite-8/1"], device="cuda")
 
 
 def test_data_speed(

@@ -121,3 +121,68 @@ def test_bad_model_is_refused() -> None:
         ClassificationModule(overrides={"in_channels": 3})
     with pytest.raises(InputError, match="nope"):
         ClassificationModule(overrides={"nope": 1})
+
+
+def fit(module: L.LightningModule, data_root: Path, **arguments: Any) -> L.Trainer:
+    one = trainer(max_epochs=1, num_sanity_val_steps=0, **arguments)
+    L.seed_everything(0)
+    one.fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=16))
+    return one
+
+
+@pytest.mark.parametrize("execution", ["plain", "fast", "lean", "checkpointed"])
+def test_execution_reaches_the_model_and_changes_no_number(data_root: Path, execution: Any) -> None:
+    arguments: dict[str, Any] = {"variant": "WaveMix-8/2 (level 2)", "in_channels": 1, "overrides": {"dropout": 0.0}}
+    states = []
+    for chosen in ("plain", execution):
+        torch.manual_seed(0)
+        module = ClassificationModule(**arguments, execution=chosen, optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
+        fit(module, data_root)
+        assert module.model.execution == chosen
+        states.append(module.model.state_dict())
+    torch.testing.assert_close(states[1], states[0], rtol=1e-3, atol=1e-4)
+
+
+def test_execution_is_chosen_by_the_device(data_root: Path) -> None:
+    module = ClassificationModule("WaveMix-Lite-4/1", in_channels=1)
+    fit(module, data_root)
+    assert module.model.execution == "fast"
+    compiled = ClassificationModule("WaveMix-Lite-4/1", in_channels=1, compile=True)
+    with pytest.MonkeyPatch.context() as patch:
+        calls: list[str] = []
+        patch.setattr(torch.nn.Module, "compile", lambda self: calls.append(type(self).__name__))
+        fit(compiled, data_root)
+    assert compiled.model.execution == "plain"
+    assert calls == ["WaveMixClassifier"]
+
+
+def test_fused_test_and_prediction(data_root: Path) -> None:
+    """The same metrics and probabilities, by other means; nothing of it stays."""
+    data = FashionMNIST(root=str(data_root), batch_size=12)
+    results, probabilities = [], []
+    for fuse in (False, True):
+        torch.manual_seed(0)
+        module = ClassificationModule("WaveMix-Lite-8/2", in_channels=1, fuse=fuse)
+        keys = list(module.state_dict())
+        seen = []
+        handle = torch.nn.modules.module.register_module_forward_hook(lambda m, _i, _o: seen.append(type(m).__name__))
+        try:
+            results.append(trainer().test(module, datamodule=data, verbose=False)[0])
+        finally:
+            handle.remove()
+        assert ("FusedClassifier" in seen) == fuse
+        assert list(module.state_dict()) == keys
+        torch.manual_seed(1)
+        batches = trainer().predict(module, [[batch[0]] for batch in torch.randn(2, 1, 3, 1, 28, 28)])
+        probabilities.append(torch.cat([torch.as_tensor(batch) for batch in batches or []]))
+    assert results[1] == pytest.approx(results[0], abs=1e-6)
+    torch.testing.assert_close(*probabilities)
+
+
+def test_what_does_not_go_together() -> None:
+    pytest.importorskip("timm", reason="comes with the extra [baselines]")
+    with pytest.raises(InputError, match="compile goes with plain"):
+        ClassificationModule("WaveMix-Lite-4/1", compile=True, execution="lean")
+    for arguments in ({"execution": "lean"}, {"fuse": True}):
+        with pytest.raises(InputError, match="are WaveMix's"):
+            ClassificationModule("mobilenetv3_small_050", **arguments)  # type: ignore[arg-type]  # one each

@@ -1,29 +1,30 @@
-"""How many images a second models take, side by side in one process: the verb `benchmark`."""
+"""The verb `benchmark`: what models cost, side by side in one process."""
 
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 import statistics
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
+from wavemix_pl.allocator import keep_freed_memory
 from wavemix_pl.errors import InputError
-from wavemix_pl.models.baselines import build_model
+from wavemix_pl.measurement import PeakMemory, Step, convolution_peak, flops, saved_for_backward, seconds_in_turns
 from wavemix_pl.parser import Parser
-
-Task = Literal["classification", "segmentation"]
-Precision = Literal["float32", "bfloat16", "float16"]
+from wavemix_pl.workload import Case, Form, Precision, Task, Workload
 
 _SIZES: dict[Task, list[str]] = {
     "classification": ["224x224"],
@@ -33,95 +34,170 @@ _CLASSES: dict[Task, int] = {"classification": 1000, "segmentation": 19}
 
 
 @dataclass(frozen=True)
-class Throughput:
-    """Inference of one model at one image size.
+class Result:
+    """What was measured of one model in one form at one image size.
 
     Attributes:
-        model: In the paper's notation.
+        model: In the paper's notation, or a peer.
+        form: Of `wavemix_pl.workload.Form`.
+        precision: "float32", or which other.
         image_size: "HxW".
         params_m: Millions of parameters.
         images_per_s: At the median time; of one image at a time, the paper's FPS.
         ms: Median time of a batch, in milliseconds.
         ms_min: The shortest.
         ms_max: The longest.
+        ratio: How many times as fast as the first form and precision of the same model and size.
+        gflops_per_s: Billions of floating-point operations that convolutions and matrix products do in a second.
+        share_of_peak: That, as a share of what one large convolution does in the same precision in the same run.
+        difference: Of the logits from the first form's, at most; in inference.
+        saved_mb: What the forward pass keeps for the backward pass, in megabytes; in training.
+        memory_gb: By how much the memory in use grew, at most, from before there was a model; if asked.
+        largest_batch: For the memory budget, by a straight line through two measured batches; if asked.
     """
 
     model: str
+    form: str
+    precision: str
     image_size: str
     params_m: float
     images_per_s: float
     ms: float
     ms_min: float
     ms_max: float
+    ratio: float
+    gflops_per_s: float
+    share_of_peak: float
+    difference: float | None
+    saved_mb: float | None
+    memory_gb: float | None
+    largest_batch: int | None
 
 
-def throughput(
+def benchmark(
     models: list[str],
     task: Task = "classification",
+    training: bool = False,
+    forms: list[Form] | None = None,
+    precisions: list[Precision] | None = None,
     image_sizes: list[str] | None = None,
     batch_size: int = 1,
     num_classes: int | None = None,
-    stem: Literal["strided", "patchify"] | None = None,
-    precision: Precision = "float32",
+    overrides: dict[str, Any] | None = None,
     channels_last: bool = True,
     device: str = "auto",
     rounds: int = 5,
-) -> list[Throughput]:
-    """Measures inference on random images. The models take turns, so that a busy moment of the machine hits all alike.
+    memory: bool = False,
+    memory_budget_gb: float | None = None,
+) -> list[Result]:
+    """Measures models on random images. They take turns, so that a busy moment of the machine hits all alike.
 
     Args:
-        models: In the paper's notation, such as "WaveMix-256/16 (level 4)".
+        models: In the paper's notation, such as "WaveMix-256/16 (level 4)"; or a model of timm, such as "resnet50".
         task: Which head the models have.
+        training: Whether a step is forward, backward and optimizer (AdamW), or inference.
+        forms: In inference of plain, fused, compiled, published; in training of plain, fast, lean, checkpointed,
+            compiled, published. Default: plain and fused, or plain, fast and lean. Peers have plain and compiled.
+        precisions: Default: float32. In training a smaller one means autocast. "published" is float32 always.
         image_sizes: Each as "HxW". Default: 224x224; for segmentation the three of the paper's Table 6.
         batch_size: Images at a time.
         num_classes: Default: 1000, for segmentation 19.
-        stem: Default: the task's, as in `create_model`.
-        precision: Of the weights and the images.
-        channels_last: Whether the channels of a pixel lie side by side in memory.
+        overrides: Fields of `WaveMixConfig`, such as {"stem": "patchify"}.
+        channels_last: Whether the channels of a pixel lie side by side in memory; not in "published".
         device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
         rounds: How often each is timed, after one time that does not count.
+        memory: Whether to measure memory as well, each model in a process of its own.
+        memory_budget_gb: For which to find the largest batch, in the same way.
 
     Raises:
         InputError: A notation, size or number that cannot be used.
     """
     if min(batch_size, rounds) < 1:
         raise InputError(f"batch_size and rounds must be at least 1, got {batch_size}, {rounds}")
+    if memory_budget_gb is not None and not memory_budget_gb > 0:
+        raise InputError(f"memory_budget_gb must be above 0, got {memory_budget_gb}")
     place = _device(device)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    dtype = getattr(torch, precision)
-    overrides = {"stem": stem} if stem else {}
-    built = {}
-    for name in models:
-        model = build_model(name, num_classes or _CLASSES[task], task, overrides)
-        built[name] = model.eval().to(place, dtype).to(memory_format=layout)
-    sizes = {text: _size(text) for text in image_sizes or _SIZES[task]}
-    times: dict[tuple[str, str], list[float]] = {(name, size): [] for name in built for size in sizes}
-    for round_ in range(rounds + 1):
-        for (name, size), measured in times.items():
-            images = torch.rand(batch_size, 3, *sizes[size]).to(place, dtype, memory_format=layout)
-            seconds = _time(built[name], images)
-            if round_:
-                measured.append(seconds)
-    return [_summary(built[name], name, size, batch_size, measured) for (name, size), measured in times.items()]
+    common: dict[str, Any] = {
+        **{"task": task, "training": training, "batch_size": batch_size, "overrides": overrides or {}},
+        **{"channels_last": channels_last, "device": place.type, "num_classes": num_classes or _CLASSES[task]},
+    }
+    cases = [
+        Case(model=name, form=form, precision=precision, image_size=_size(size), **common)
+        for name, size in product(models, image_sizes or _SIZES[task])
+        for precision in precisions or ["float32"]
+        for form in _forms(name, training, forms)
+        if form != "published" or precision == "float32"
+    ]
+    if not cases:
+        raise InputError("nothing to measure: 'published' is there in float32 only")
+    return _measure([Workload(case) for case in cases], rounds, memory, memory_budget_gb)
 
 
-def _summary(model: nn.Module, name: str, size: str, batch_size: int, seconds: list[float]) -> Throughput:
-    median, ms = statistics.median(seconds), [1000 * value for value in seconds]
-    params = sum(parameter.numel() for parameter in model.parameters())
-    return Throughput(name, size, params / 1e6, batch_size / median, 1000 * median, min(ms), max(ms))
+def _forms(model: str, training: bool, forms: Sequence[Form] | None) -> Sequence[Form]:
+    if not model.lower().strip().startswith("wavemix"):
+        return [form for form in forms or ["plain"] if form in ("plain", "compiled")]
+    default: list[Form] = ["plain", "fast", "lean"] if training else ["plain", "fused"]
+    return forms or default
 
 
-def _time(model: nn.Module, images: torch.Tensor) -> float:
-    """Seconds of one batch."""
-    on_gpu = images.device.type == "cuda"
-    with torch.inference_mode():
-        if on_gpu:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        model(images)
-        if on_gpu:
-            torch.cuda.synchronize()
-    return time.perf_counter() - start
+def _measure(workloads: list[Workload], rounds: int, memory: bool, memory_budget_gb: float | None) -> list[Result]:
+    device = workloads[0].device
+    peaks = {name: convolution_peak(device, getattr(torch, name)) for name in {w.case.precision for w in workloads}}
+    steps: dict[int | str, Step] = {name: step for name, (step, _) in peaks.items()}
+    steps |= dict(enumerate(workload.step for workload in workloads))
+    seconds = seconds_in_turns(steps, device, rounds)
+    best = {name: operations / min(seconds[name]) for name, (_, operations) in peaks.items()}
+    first: dict[tuple[str, tuple[int, int]], tuple[float, torch.Tensor | None]] = {}
+    results = []
+    for i, workload in enumerate(workloads):
+        case, median, ms = workload.case, statistics.median(seconds[i]), [1000 * value for value in seconds[i]]
+        logits = None if case.training else workload.forward().float()
+        base_seconds, base_logits = first.setdefault((case.model, case.image_size), (median, logits))
+        per_second = 0.0 if case.form == "compiled" else flops(workload.step) / median  # a compiled step hides them
+        result = Result(
+            model=case.model,
+            form=case.form,
+            precision=case.precision,
+            image_size="x".join(map(str, case.image_size)),
+            params_m=workload.params / 1e6,
+            images_per_s=case.batch_size / median,
+            ms=1000 * median,
+            ms_min=min(ms),
+            ms_max=max(ms),
+            ratio=base_seconds / median,
+            gflops_per_s=per_second / 1e9,
+            share_of_peak=per_second / best[case.precision],
+            difference=None if logits is None else float((logits - cast(torch.Tensor, base_logits)).abs().max()),
+            saved_mb=saved_for_backward(workload.forward, workload.model) / 1e6 if case.training else None,
+            memory_gb=_in_own_process(case) if memory else None,
+            largest_batch=_largest_batch(case, memory_budget_gb) if memory_budget_gb else None,
+        )
+        results.append(result)
+    return results
+
+
+def _in_own_process(case: Case) -> float | None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_peak_memory_gb, case).result()
+
+
+def _peak_memory_gb(case: Case) -> float | None:
+    Workload(replace(case, image_size=(32, 32), batch_size=2)).step()  # what libraries need once and for all
+    with PeakMemory(torch.device(case.device)) as peak:
+        workload = Workload(case)
+        for _ in range(2):  # the optimizer's state comes with the first
+            workload.step()
+    return peak.bytes / 1e9 if peak.bytes is not None else None
+
+
+def _largest_batch(case: Case, budget_gb: float) -> int | None:
+    """By a straight line through the memory that two batches take."""
+    sizes = (case.batch_size, 2 * case.batch_size)
+    small, large = (_in_own_process(replace(case, batch_size=size)) for size in sizes)
+    if small is None or large is None or large <= small:
+        return None
+    for_each = (large - small) / case.batch_size
+    return max(0, math.floor((budget_gb - small) / for_each) + case.batch_size)
 
 
 def _device(name: str) -> torch.device:
@@ -146,20 +222,35 @@ def _size(text: str) -> tuple[int, int]:
 
 def run(arguments: list[str]) -> None:
     """The verb `benchmark`: prints a table, or with `--json` an object {"machine", "options", "results"}."""
-    parser = Parser(prog="wavemix-pl benchmark", description="Images a second in inference, side by side.")
+    parser = Parser(prog="wavemix-pl benchmark", description="What models cost in time and memory, side by side.")
     parser.add_argument("models", nargs="+", help="In the paper's notation, such as 'WaveMix-256/16 (level 4)'.")
-    parser.add_argument("--image_sizes", nargs="+", metavar="HxW", help="Default: 224x224; for segmentation Table 6's.")
-    parser.add_function_arguments(throughput, skip={"models", "image_sizes"})
+    lists = {"forms": "FORM", "precisions": "PRECISION", "image_sizes": "HxW"}
+    for name, metavar in lists.items():
+        parser.add_argument(f"--{name}", nargs="+", metavar=metavar, help="One or more, as said above.")
+    flags = {
+        "training": "Training steps instead of inference.",
+        "memory": "Measure memory as well; takes longer.",
+    }
+    for name, what in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=what)
+    parser.add_function_arguments(benchmark, skip={"models", *lists, *flags})
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+    parser.add_argument("--save", metavar="FILE", help="Write the JSON to a file as well.")
     options = parser.parse_args(arguments[1:]).as_dict()
-    as_json = options.pop("json")
-    results = throughput(**options)
-    machine = _machine(_device(cast(str, options["device"])))
+    as_json, save = options.pop("json"), options.pop("save")
+    if save and not Path(save).absolute().parent.is_dir():
+        raise InputError(f"--save: {Path(save).parent} is no folder: make it first")
+    allocator = keep_freed_memory()
+    results = benchmark(**options)
+    machine = {**_machine(_device(cast(str, options["device"]))), "allocator": allocator}
+    entries = [asdict(result) for result in results]
+    content = json.dumps({"machine": machine, "options": options, "results": entries}, indent=2)
+    if save:
+        Path(save).write_text(content + "\n")
     if as_json:
-        entries = [asdict(result) for result in results]
-        print(json.dumps({"machine": machine, "options": options, "results": entries}, indent=2))
+        print(content)
     else:
-        _print(results, machine, options["batch_size"], options["precision"])
+        _print(results, machine, options)
 
 
 def _machine(device: torch.device) -> dict[str, str | int]:
@@ -175,14 +266,35 @@ def _processor() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def _print(results: Sequence[Throughput], machine: dict[str, str | int], batch_size: int, precision: str) -> None:
-    table = Table("model", "image size", "parameters", "images/s", "ms per batch", "shortest ... longest")
+def _print(results: Sequence[Result], machine: dict[str, str | int], options: dict[str, Any]) -> None:
+    columns: dict[str, Callable[[Result], str | None]] = {
+        "form": lambda r: r.form + {"float32": "", "bfloat16": " bf16", "float16": " fp16"}[r.precision],
+        "image size": lambda r: r.image_size,
+        "M par.": lambda r: f"{r.params_m:.2f}",
+        "images/s": lambda r: f"{r.images_per_s:.2f}",
+        "ms": lambda r: f"{r.ms:.1f}",
+        "min-max": lambda r: f"{r.ms_min:.1f}-{r.ms_max:.1f}",
+        "ratio": lambda r: f"{r.ratio:.2f}",
+        "GFLOP/s": lambda r: f"{r.gflops_per_s:.0f}" if r.gflops_per_s else "",
+        "of peak": lambda r: f"{r.share_of_peak:.0%}" if r.gflops_per_s else "",
+        "difference": lambda r: None if r.difference is None else f"{r.difference:.1e}",
+        "saved MB": lambda r: None if r.saved_mb is None else f"{r.saved_mb:.1f}",
+        "memory GB": lambda r: None if r.memory_gb is None else f"{r.memory_gb:.2f}",
+        "largest batch": lambda r: None if r.largest_batch is None else f"{r.largest_batch}",
+    }
+    shown = {name: [cell(r) for r in results] for name, cell in columns.items()}
+    shown = {name: cells for name, cells in shown.items() if any(cell is not None for cell in cells)}
+    table = Table("model", *shown)
     for column in table.columns[2:]:
         column.justify = "right"
-    for r in results:
-        spread = f"{r.ms_min:.1f} ... {r.ms_max:.1f}"
-        table.add_row(r.model, r.image_size, f"{r.params_m:.2f} M", f"{r.images_per_s:.2f}", f"{r.ms:.1f}", spread)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    for i, result in enumerate(results):
+        repeated = i > 0 and results[i - 1].model == result.model
+        table.add_row("" if repeated else result.model, *(cells[i] or "" for cells in shown.values()))
+    console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
-    device = f"{machine['device']}, {machine['threads']} CPU threads, torch {machine['torch']}"
-    console.print(f"{device}, {precision}, batches of {batch_size}", highlight=False)
+    step = "training steps (AdamW)" if options["training"] else "inference"
+    console.print(
+        f"{step}, batches of {options['batch_size']}, {machine['device']}, {machine['threads']} CPU threads, "
+        f"torch {machine['torch']}, allocator: {machine['allocator']}",
+        highlight=False,
+    )

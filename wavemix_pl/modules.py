@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from wavemix_pl.errors import InputError
 from wavemix_pl.inference import PLAIN, TestTime, segment
 from wavemix_pl.models.baselines import build_model
+from wavemix_pl.models.wavemix import WaveMix, WaveMixClassifier, WaveMixSegmenter
 from wavemix_pl.models.weights import load_checkpoint, transfer_backbone
 from wavemix_pl.scores import PublishedScore, SegmentationScores
 
@@ -41,6 +42,10 @@ class ImageModule(L.LightningModule):
         optimizer: Makes the optimizer from the parameters. The default is the paper's (Section 4.2).
         lr_scheduler: Makes a learning rate scheduler from the optimizer.
         lr_interval: When the scheduler steps: after each "epoch" or each "step".
+        execution: How WaveMix' blocks run in training, at equal numbers: see `wavemix_pl.models.execution`. "auto" is
+            "fast" on a CPU and "plain" elsewhere, where "fast" has not been measured.
+        compile: Whether training compiles the model with torch.compile. It goes with plain execution only.
+        fuse: Whether `test` and `predict` make a WaveMix faster with `model.fuse()`, at logits equal to rounding.
 
     Attributes:
         preprocessing: What the training data did to its images and the names of its classes, in plain values; saved
@@ -50,7 +55,8 @@ class ImageModule(L.LightningModule):
     task: ClassVar[Literal["classification", "segmentation"]]
     monitor: ClassVar[str]
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
-    not_saved: ClassVar[tuple[str, ...]] = ("optimizer", "lr_scheduler")  # arguments that another run may choose anew
+    # arguments that another run may choose anew
+    not_saved: ClassVar[tuple[str, ...]] = ("optimizer", "lr_scheduler", "execution", "compile", "fuse")
 
     def __init__(
         self,
@@ -62,22 +68,31 @@ class ImageModule(L.LightningModule):
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01),
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
+        execution: Literal["auto", "plain", "fast", "lean", "checkpointed"] = "auto",
+        compile: bool = False,
+        fuse: bool = False,
     ) -> None:
         super().__init__()
         if overrides and "in_channels" in overrides:
             raise InputError("in_channels is told by the data: leave it out of overrides")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        if compile and execution not in ("auto", "plain"):
+            raise InputError(f"compile goes with plain execution only, not with {execution!r}: choose one of them")
         optimizer([nn.Parameter(torch.zeros(1))])  # refuses bad arguments now, not when training begins
         self.save_hyperparameters(ignore=self.not_saved)
         model = build_model(variant, num_classes, self.task, {"in_channels": in_channels, **(overrides or {})})
         self.model = model.to(memory_format=torch.channels_last)  # the faster layout
+        if not isinstance(model, WaveMix) and (fuse or execution not in ("auto", "plain")):
+            raise InputError(f"execution and fuse are WaveMix's; {variant} runs plain only: leave them out")
         self.loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         # The prefix keeps the keys apart from attributes of ModuleDict, such as its method `train`.
         self.mean_loss = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in STAGES})
         self.scores = nn.ModuleDict({f"{stage}_scores": self._scores(stage) for stage in STAGES})
         self.preprocessing: dict[str, Any] | None = None
         self._optimizer, self._lr_scheduler, self._lr_interval = optimizer, lr_scheduler, lr_interval
+        self._execution, self._compile, self._fuse = execution, compile, fuse
+        self._fused: tuple[nn.Module, ...] = ()  # in a tuple: no part of this module
 
     @abstractmethod
     def make_scores(self, num_classes: int) -> dict[str, Metric | MetricCollection]:
@@ -92,9 +107,28 @@ class ImageModule(L.LightningModule):
         for metric in self.modules():
             if isinstance(metric, Metric):
                 metric.reset()
+        if isinstance(self.model, WaveMix):
+            fast = self.device.type == "cpu" and not self._compile
+            self.model.execution = ("fast" if fast else "plain") if self._execution == "auto" else self._execution
+        if self._compile:
+            self.model.compile()
+
+    def on_test_start(self) -> None:
+        model = self.model
+        self._fused = (model.fuse(),) if self._fuse and isinstance(model, (WaveMixClassifier, WaveMixSegmenter)) else ()
+
+    def on_test_end(self) -> None:
+        self._fused = ()
+
+    def on_predict_start(self) -> None:
+        self.on_test_start()
+
+    def on_predict_end(self) -> None:
+        self.on_test_end()
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images.to(self.dtype))  # for precision bf16-true and the like
+        model = self._fused[0] if self._fused else self.model
+        logits: Tensor = model(images.to(self.dtype))  # for precision bf16-true and the like
         return logits
 
     def _step(self, stage: Stage, batch: Batch) -> tuple[Tensor, Tensor]:

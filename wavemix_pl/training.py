@@ -18,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from wavemix_pl import callbacks, data  # noqa: F401  # imported whole: so their classes are known by short names
+from wavemix_pl.allocator import keep_freed_memory
 from wavemix_pl.callbacks import EpochLines, MaskWriter, RandomState, TestReport
 from wavemix_pl.errors import InputError, input_error
 from wavemix_pl.models.weights import load_checkpoint
@@ -51,6 +52,7 @@ class TrainingCLI(LightningCLI):
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
         cls._directory, cls._running = None, None
+        keep_freed_memory()
         try:
             cls(
                 ImageModule,

@@ -30,8 +30,18 @@ def test_the_backbone_is_timms() -> None:
     assert backbone == sum(p.numel() for p in ConvMixer(32, 3, 7, 4, num_classes=0).parameters())
 
 
+@pytest.mark.parametrize("name", ["ConvMixer-16/2", "mobilenetv3_small_050"])
+def test_classifiers(name: str) -> None:
+    model = build_model(name, 5, "classification", {"in_channels": 1})
+    assert model(torch.randn(2, 1, 32, 32)).shape == (2, 5)
+
+
 def test_what_is_not_there() -> None:
-    with pytest.raises(InputError, match="segmentation only"):
-        build_model("ConvMixer-32/3", 10, "classification", {})
+    with pytest.raises(InputError, match="known for segmentation"):
+        build_model("resnet50", 10, "segmentation", {})
+    with pytest.raises(InputError, match="did you mean 'resnet50'"):
+        build_model("resnet55", 10, "classification", {})
+    with pytest.raises(InputError, match="resnet18.*level"):
+        build_model("resnet18", 10, "classification", {"level": 2})
     with pytest.raises(InputError, match="'level' is no argument of ConvMixer"):
         build_model("ConvMixer-32/3", 10, "segmentation", {"level": 2})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Any, Literal
 
@@ -43,11 +44,9 @@ class ConvMixerSegmenter(nn.Module):
         patch_size: int = 4,
     ) -> None:
         super().__init__()
-        try:
-            from timm.models.convmixer import ConvMixer
-        except ImportError:
-            raise InputError("ConvMixer comes from timm: pip install 'wavemix_pl[baselines]'") from None
-        mixer = ConvMixer(dim, depth, kernel_size, patch_size, in_chans=in_channels, num_classes=0)
+        mixer: Any = _convmixer(
+            dim=dim, depth=depth, kernel_size=kernel_size, patch_size=patch_size, in_chans=in_channels, num_classes=0
+        )
         self.stem, self.blocks, self.patch_size = mixer.stem, mixer.blocks, patch_size
         self.head = SegmentationHead(WaveMixConfig(dim=dim, depth=depth), num_classes)
 
@@ -63,21 +62,56 @@ class ConvMixerSegmenter(nn.Module):
 def build_model(
     variant: str, num_classes: int, task: Literal["classification", "segmentation"], overrides: dict[str, Any]
 ) -> nn.Module:
-    """WaveMix, or a peer, by the name that the paper gives it.
+    """WaveMix, or a peer, by the name that the paper gives it or timm does.
 
     Args:
-        variant: "WaveMix-..." as in `create_model`, or, for segmentation, "ConvMixer-DIM/DEPTH".
+        variant: "WaveMix-..." as in `create_model`; "ConvMixer-DIM/DEPTH"; for classification any model of timm, such
+            as "resnet50".
         num_classes: K.
         task: Which head.
         overrides: Fields of `WaveMixConfig`, or further arguments of the peer.
+
+    Raises:
+        InputError: No such model, an argument that it does not have, or timm is not installed.
     """
-    peer = _CONVMIXER.fullmatch(variant)
-    if not peer:
+    if re.match(r"\s*wavemix", variant, re.IGNORECASE):
         return create_model(variant, num_classes, task=task, **overrides)
-    if task != "segmentation":
-        raise InputError(f"{variant!r} is here for segmentation only")
-    known = ("in_channels", "kernel_size", "patch_size")
-    for name in overrides:
-        if name not in known:
-            raise InputError(f"{name!r} is no argument of ConvMixer; known are {', '.join(known)}")
-    return ConvMixerSegmenter(int(peer[1]), int(peer[2]), num_classes, **overrides)
+    convmixer = _CONVMIXER.fullmatch(variant)
+    if task == "segmentation":
+        if not convmixer:
+            raise InputError(f"model {variant!r}: known for segmentation are WaveMix-... and ConvMixer-DIM/DEPTH")
+        known = ("in_channels", "kernel_size", "patch_size")
+        for name in overrides:
+            if name not in known:
+                raise InputError(f"{name!r} is no argument of ConvMixer; known are {', '.join(known)}")
+        return ConvMixerSegmenter(int(convmixer[1]), int(convmixer[2]), num_classes, **overrides)
+    arguments = {"in_chans" if name == "in_channels" else name: value for name, value in overrides.items()}
+    timm = _timm()
+    try:
+        if convmixer:
+            return _convmixer(dim=int(convmixer[1]), depth=int(convmixer[2]), num_classes=num_classes, **arguments)
+        model: nn.Module = timm.create_model(variant, num_classes=num_classes, **arguments)
+    except TypeError as error:
+        raise InputError(f"model {variant!r}: {error}") from error
+    except RuntimeError as error:  # timm's for a name that it does not know
+        near = difflib.get_close_matches(variant, timm.list_models(), n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"model {variant!r}: neither WaveMix-... nor ConvMixer-DIM/DEPTH nor timm's{hint}") from error
+    return model
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise InputError("models other than WaveMix come from timm: pip install 'wavemix_pl[baselines]'") from None
+    return timm
+
+
+def _convmixer(**arguments: Any) -> nn.Module:
+    """Timm's ConvMixer. Kernel 7 and patches of 7 pixels are those of ConvMixer-512/12 in the paper of ConvMixer."""
+    _timm()
+    from timm.models.convmixer import ConvMixer
+
+    model: nn.Module = ConvMixer(**{"kernel_size": 7, "patch_size": 7, **arguments})
+    return model

@@ -43,7 +43,7 @@ def dwt2(x: Tensor, level: int = 1, wavelet: str = "haar") -> list[Tensor]:
         raise InputError(f"level must be at least 1, got {level}")
     pyramid = []
     for _ in range(level):
-        x, details = _haar(_even(x)) if wavelet in HAAR else _filter_bank(_even(x), wavelet)
+        x, details = _haar(even(x)) if wavelet in HAAR else _filter_bank(even(x), wavelet)
         pyramid.append(torch.cat((x, details), dim=1))
     return pyramid
 
@@ -69,7 +69,24 @@ def idwt2(pyramid: list[Tensor], wavelet: str = "haar", size: tuple[int, int] | 
     return x if size is None else x[..., : size[0], : size[1]]
 
 
-def _even(x: Tensor) -> Tensor:
+def fold_haar(weight: Tensor) -> Tensor:
+    """One level of Haar and a 1x1 convolution behind it as one convolution, at no more products than the second alone.
+
+    Args:
+        weight: (O, 4C, 1, 1), for sub-bands in the order of `dwt2`.
+
+    Returns:
+        Kernel (O, C, 2, 2) of a convolution of stride 2. The images that it sees need even sides: see `even`.
+    """
+    channels = weight.shape[1] // 4
+    details = weight[:, channels:].reshape(-1, channels, 3)
+    bands = torch.cat((weight[:, :channels].flatten(2), details), dim=2)
+    pixels = torch.eye(4, dtype=weight.dtype, device=weight.device).view(4, 1, 2, 2)
+    kernel: Tensor = bands @ dwt2(pixels)[0].flatten(1).T
+    return kernel.view(-1, channels, 2, 2)
+
+
+def even(x: Tensor) -> Tensor:
     """Repeats the last row or column where a side is odd."""
     if x.shape[-2] % 2:
         x = torch.cat((x, x[..., -1:, :]), dim=-2)

@@ -11,7 +11,7 @@ Letters in shapes: B images, C channels, H rows, W columns, D = dim, K classes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
-from wavemix_pl.models.mixers import MIXERS, UPSAMPLERS
+from wavemix_pl.models.execution import Execution, run_blocks
+from wavemix_pl.models.fused import FusedClassifier, fuse_classifier, fuse_segmenter
+from wavemix_pl.models.mixers import MIXERS, UPSAMPLERS, Bilinear, Deconv, InverseDWT
 
 
 class StridedStem(nn.Sequential):
@@ -48,9 +50,23 @@ class PatchifyStem(nn.Sequential):
         )
         self.reduction = patch
 
+    def forward(self, images: Tensor) -> Tensor:
+        if min(images.shape[-2:]) < self.reduction:
+            size = "x".join(map(str, images.shape[-2:]))
+            raise InputError(f"image {size} is smaller than a patch of {self.reduction} pixels: lower patch_size")
+        for layer in self:
+            images = layer(images)
+        return images
+
 
 class LevelPath(nn.Sequential):
     """What happens to the sub-bands of one level (Eq. 4): MLP, upsampling, batch norm."""
+
+    expand: nn.Conv2d
+    drop: nn.Dropout
+    project: nn.Conv2d
+    upsample: Deconv | Bilinear | InverseDWT
+    norm: nn.BatchNorm2d
 
     def __init__(self, config: WaveMixConfig, in_channels: int, out_channels: int, factor: int) -> None:
         hidden = config.dim * config.mult
@@ -81,7 +97,7 @@ class WaveMixBlock(nn.Module):
         self.reduce = nn.Conv2d(dim, dim // 4, 1)
         self.mixer = MIXERS[config.mixer](config.level, config.wavelet)
         coarsest = len(self.mixer.factors) - 1
-        self.paths = nn.ModuleList(
+        paths = (
             LevelPath(
                 config,
                 in_channels=dim if i == coarsest else dim + dim // 2,
@@ -90,6 +106,7 @@ class WaveMixBlock(nn.Module):
             )
             for i, factor in enumerate(self.mixer.factors)
         )
+        self.paths = cast("list[LevelPath]", nn.ModuleList(paths))
 
     def forward(self, x: Tensor) -> Tensor:
         subbands = self.mixer(self.reduce(x))  # Eq. 1, 2: finest first
@@ -104,7 +121,10 @@ class WaveMix(nn.Module):
 
     Attributes:
         config: What it was built from.
+        execution: How the blocks run in training; none changes the numbers, see `wavemix_pl.models.execution`.
     """
+
+    execution: Execution = "plain"
 
     def __init__(self, config: WaveMixConfig) -> None:
         super().__init__()
@@ -114,16 +134,14 @@ class WaveMix(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W'), where H' and W' are what the stem leaves of H and W."""
-        smallest = self.config.patch_size if self.config.stem == "patchify" else 1
-        if min(images.shape[-2:]) < smallest:
-            size = "x".join(map(str, images.shape[-2:]))
-            raise InputError(f"image {size} is smaller than a patch of {smallest} pixels: lower patch_size")
-        features: Tensor = self.blocks(self.stem(images))
-        return features
+        return run_blocks(self.blocks, self.stem(images), self.execution)
 
 
 class ClassificationHead(nn.Sequential):
     """Optional 1x1 channel mixing, mean over space, linear (Section 3.1). (B, D, H', W') -> (B, K)."""
+
+    mix: nn.Conv2d | nn.Identity
+    linear: nn.Linear
 
     def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
         width = config.head_dim or config.dim
@@ -160,6 +178,10 @@ class WaveMixClassifier(WaveMix):
         logits: Tensor = self.head(self.forward_features(images))
         return logits
 
+    def fuse(self) -> FusedClassifier:
+        """An equal model made for inference, faster on a CPU; this one stays as it is."""
+        return fuse_classifier(self)
+
 
 class WaveMixSegmenter(WaveMix):
     """WaveMix for semantic segmentation (Fig. 1b). Images (B, C, H, W) -> logits (B, K, H, W), for any H and W.
@@ -179,6 +201,10 @@ class WaveMixSegmenter(WaveMix):
         if self.stem.reduction != self.head.scale:
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return _crop(logits, images)
+
+    def fuse(self) -> WaveMixSegmenter:
+        """An equal model made for inference, faster on a CPU; this one stays as it is."""
+        return fuse_segmenter(self)
 
 
 _TASKS: dict[str, type[WaveMixClassifier] | type[WaveMixSegmenter]] = {
