@@ -104,7 +104,11 @@ def test_a_training_step_of_every_form(form: Any, task: Any) -> None:
 def test_peers() -> None:
     """Models of timm, and ConvMixer by its paper's name, beside WaveMix; the other forms are WaveMix's."""
     results = benchmark(
-        ["WaveMix-Lite-8/1", "ConvMixer-8/1", "mobilenetv3_small_050"], image_sizes=["32x32"], rounds=1, num_classes=5
+        ["WaveMix-Lite-8/1", "ConvMixer-8/1", "mobilenetv3_small_050"],
+        image_sizes=["32x32"],
+        rounds=1,
+        num_classes=5,
+        overrides={"stem": "patchify", "in_channels": 1},
     )
     assert [(r.model, r.form) for r in results] == [
         *(("WaveMix-Lite-8/1", form) for form in ("plain", "fused")),

@@ -164,8 +164,12 @@ def test_fused_test_and_prediction(data_root: Path) -> None:
         torch.manual_seed(0)
         module = ClassificationModule("WaveMix-Lite-8/2", in_channels=1, fuse=fuse)
         keys = list(module.state_dict())
-        seen = []
-        handle = torch.nn.modules.module.register_module_forward_hook(lambda m, _i, _o: seen.append(type(m).__name__))
+        seen: list[str] = []
+
+        def note(part: torch.nn.Module, *_: Any, seen: list[str] = seen) -> None:
+            seen.append(type(part).__name__)
+
+        handle = torch.nn.modules.module.register_module_forward_hook(note)
         try:
             results.append(trainer().test(module, datamodule=data, verbose=False)[0])
         finally:
@@ -173,7 +177,8 @@ def test_fused_test_and_prediction(data_root: Path) -> None:
         assert ("FusedClassifier" in seen) == fuse
         assert list(module.state_dict()) == keys
         torch.manual_seed(1)
-        batches = trainer().predict(module, [[batch[0]] for batch in torch.randn(2, 1, 3, 1, 28, 28)])
+        images = torch.utils.data.TensorDataset(torch.randn(9, 1, 28, 28))
+        batches = trainer().predict(module, torch.utils.data.DataLoader(images, batch_size=4))
         probabilities.append(torch.cat([torch.as_tensor(batch) for batch in batches or []]))
     assert results[1] == pytest.approx(results[0], abs=1e-6)
     torch.testing.assert_close(*probabilities)

@@ -20,14 +20,17 @@ ALLOWED = {
     "config": {"errors"},
     "models.wavelets": {"errors"},
     "models.mixers": {"models.wavelets"},
-    "models.execution": {"errors", "models.wavelets", "models.wavemix"},  # the last for types only
-    "models.merged_stem": {"models.wavemix"},  # for types only
+    # models.wavemix of the next four: for types only
+    "models.cells": {"models.mixers", "models.wavelets", "models.wavemix"},
+    "models.execution": {"errors", "models.cells", "models.mixers", "models.wavelets", "models.wavemix"},
+    "models.merged_stem": {"models.wavemix"},
     "models.fused": {
+        "models.cells",
         "models.merged_stem",
         "models.mixers",
         "models.wavelets",
         "models.wavemix",
-    },  # the last for types only
+    },
     "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.mixers"},
     "models.published": {"config", "errors"},
     "models.weights": {"errors"},

@@ -102,7 +102,7 @@ def benchmark(
         image_sizes: Each as "HxW". Default: 224x224; for segmentation the three of the paper's Table 6.
         batch_size: Images at a time.
         num_classes: Default: 1000, for segmentation 19.
-        overrides: Fields of `WaveMixConfig`, such as {"stem": "patchify"}.
+        overrides: Fields of `WaveMixConfig`, such as {"stem": "patchify"}; peers take in_channels only.
         channels_last: Whether the channels of a pixel lie side by side in memory; not in "published".
         device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
         rounds: How often each is timed, after one time that does not count.
@@ -118,11 +118,11 @@ def benchmark(
         raise InputError(f"memory_budget_gb must be above 0, got {memory_budget_gb}")
     place = _device(device)
     common: dict[str, Any] = {
-        **{"task": task, "training": training, "batch_size": batch_size, "overrides": overrides or {}},
+        **{"task": task, "training": training, "batch_size": batch_size},
         **{"channels_last": channels_last, "device": place.type, "num_classes": num_classes or _CLASSES[task]},
     }
     cases = [
-        Case(model=name, form=form, precision=precision, image_size=_size(size), **common)
+        Case(name, form, precision, _size(size), overrides=_overrides(name, overrides or {}), **common)
         for name, size in product(models, image_sizes or _SIZES[task])
         for precision in precisions or ["float32"]
         for form in _forms(name, training, forms)
@@ -133,8 +133,17 @@ def benchmark(
     return _measure([Workload(case) for case in cases], rounds, memory, memory_budget_gb)
 
 
+def _is_wavemix(model: str) -> bool:
+    return model.lower().strip().startswith("wavemix")
+
+
+def _overrides(model: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Of a peer the channels of its images only."""
+    return overrides if _is_wavemix(model) else {k: v for k, v in overrides.items() if k == "in_channels"}
+
+
 def _forms(model: str, training: bool, forms: Sequence[Form] | None) -> Sequence[Form]:
-    if not model.lower().strip().startswith("wavemix"):
+    if not _is_wavemix(model):
         return [form for form in forms or ["plain"] if form in ("plain", "compiled")]
     default: list[Form] = ["plain", "fast", "lean"] if training else ["plain", "fused"]
     return forms or default

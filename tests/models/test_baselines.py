@@ -41,7 +41,7 @@ def test_what_is_not_there() -> None:
         build_model("resnet50", 10, "segmentation", {})
     with pytest.raises(InputError, match="did you mean 'resnet50'"):
         build_model("resnet55", 10, "classification", {})
-    with pytest.raises(InputError, match="resnet18.*level"):
+    with pytest.raises(InputError, match=r"resnet18.*level"):
         build_model("resnet18", 10, "classification", {"level": 2})
     with pytest.raises(InputError, match="'level' is no argument of ConvMixer"):
         build_model("ConvMixer-32/3", 10, "segmentation", {"level": 2})

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from wavemix_pl import create_model
 from wavemix_pl.errors import InputError
 from wavemix_pl.measurement import saved_for_backward
+from wavemix_pl.models import execution as execution_module
+from wavemix_pl.models.cells import CellNorm, to_cells
 from wavemix_pl.models.execution import Execution, _dropped
 
 EXECUTIONS: list[Execution] = ["fast", "lean", "checkpointed"]
@@ -49,6 +51,8 @@ def losses_and_state(
 
 CASES: list[dict[str, Any]] = [
     *({"level": level} for level in (1, 2, 3, 4)),
+    # on cells where the sides are even
+    *({"level": 1, "dim": 8, "stem": stem, "ff": 12, "mult": 3} for stem in ("strided", "patchify")),
     {"level": 2, "stem": "patchify"},
     {"level": 3, "task": "segmentation"},
     {"level": 2, "upsample": "bilinear"},
@@ -64,8 +68,8 @@ CASES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("size", [(16, 20), (13, 11)])
 def test_same_training(case: dict[str, Any], execution: Execution, size: tuple[int, int]) -> None:
     """Losses, gradients, weights and batch statistics over three steps, in float64, where rounding hides nothing."""
-    other = {name: value for name, value in case.items() if name != "level"}
-    model = create_model(f"WaveMix-16/3 (level {case['level']})", 5, dropout=0.0, **other)
+    other = {name: value for name, value in case.items() if name not in ("level", "dim")}
+    model = create_model(f"WaveMix-{case.get('dim', 16)}/3 (level {case['level']})", 5, dropout=0.0, **other)
     expected = losses_and_state(model, "plain", steps=3, size=size)
     found = losses_and_state(model, execution, steps=3, size=size)
     limit = 1e-5 if "wavelet" in other else 1e-10  # pytorch_wavelets' filters are float32
@@ -73,18 +77,22 @@ def test_same_training(case: dict[str, Any], execution: Execution, size: tuple[i
     assert any(name.endswith("num_batches_tracked") and int(value) == 3 for name, value in found[2].items())
 
 
+@pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize("execution", EXECUTIONS)
-def test_same_gradients_in_float32(execution: Execution) -> None:
-    model = create_model("WaveMix-32/4 (level 2)", 5, dropout=0.0)
+def test_same_gradients_in_float32(execution: Execution, level: int) -> None:
+    torch.manual_seed(0)
+    model = create_model(f"WaveMix-{32 if level > 1 else 8}/4 (level {level})", 5, dropout=0.0)
     exact = losses_and_state(model, "plain")[1]
     found = losses_and_state(model, execution, dtype=torch.float32)[1]
     assert (found - exact).norm() < 1e-5 * exact.norm()
 
 
+@pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize("execution", EXECUTIONS)
-def test_under_autocast(execution: Execution) -> None:
+def test_under_autocast(execution: Execution, level: int) -> None:
     """The error of bfloat16 is that of the plain form."""
-    model = create_model("WaveMix-32/4 (level 2)", 5, dropout=0.0)
+    torch.manual_seed(0)
+    model = create_model(f"WaveMix-{32 if level > 1 else 8}/4 (level {level})", 5, dropout=0.0)
     exact = losses_and_state(model, "plain")[1]
     errors = []
     for form in ("plain", execution):
@@ -121,9 +129,10 @@ def test_dropout_is_replayed(execution: Execution) -> None:
         assert float(weight.grad[at]) == pytest.approx(slope, rel=1e-4, abs=1e-6)
 
 
-def test_lean_draws_what_fast_draws_and_no_more() -> None:
+@pytest.mark.parametrize("level", [1, 2])
+def test_lean_draws_what_fast_draws_and_no_more(level: int) -> None:
     """So a run can go on with the other one, and its random numbers stay those of a run that was not interrupted."""
-    model = create_model("WaveMix-8/2 (level 2)", 5, dropout=0.5)
+    model = create_model(f"WaveMix-8/2 (level {level})", 5, dropout=0.5)
     results, states = [], []
     for execution in ("fast", "lean"):
         results.append(losses_and_state(model, execution, steps=2)[2])  # type: ignore[arg-type]  # an Execution each
@@ -174,7 +183,7 @@ def model_blocks(model: Any, x: Tensor) -> Tensor:
 def test_memory() -> None:
     """Bytes that are kept for the backward pass, as shares of the plain form's."""
     model = create_model("WaveMix-Lite-32/7", 10).train().to(memory_format=torch.channels_last)
-    images = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
+    images = torch.randn(16, 3, 32, 32).to(memory_format=torch.channels_last)
     saved = {}
     for execution in ("plain", *EXECUTIONS):
         model.execution = execution  # type: ignore[assignment]  # an Execution each
@@ -191,6 +200,20 @@ def test_two_backward_passes_of_one_graph() -> None:
     loss = model(torch.randn(2, 3, 16, 16, dtype=torch.float64)).square().sum()
     gradients = [torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("name", ["WaveMix-8/2 (level 2)", "WaveMix-Lite-8/2"])
+def test_gradients_lie_channels_last(name: str, execution: Execution) -> None:
+    """As the maps do: where they did not, training took a fifth longer."""
+    model = create_model(name, 5).train().to(memory_format=torch.channels_last)
+    model.execution = execution
+    seen = []
+    model.stem.register_full_backward_hook(lambda module, of_images, of_map: seen.append(of_map[0]))
+    images = torch.randn(2, 3, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
+    model(images).square().sum().backward()
+    assert seen[0].shape == (2, 8, 16, 16)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_frozen_parameters() -> None:
@@ -236,3 +259,33 @@ def test_torch_compile_has_no_graph_breaks() -> None:
     assert list(model.state_dict()) == keys
     for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 12)])
+def test_narrow_models_run_on_cells_where_sides_are_even(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    monkeypatch.setattr(execution_module, "to_cells", lambda x: called.append(x.shape) or to_cells(x))
+    for dim in (8, 12):
+        model = create_model(f"WaveMix-Lite-{dim}/1", 5).train()
+        model.execution = "fast"
+        model(torch.randn(2, 3, *size))
+    assert len(called) == (size == (8, 12))
+
+
+def test_norm_of_cells_is_batch_norm_of_pixels() -> None:
+    """Outputs, gradients and running statistics, in float64; also where the pixels of a cell differ."""
+    torch.manual_seed(0)
+    pixels = torch.randn(3, 4, 6, 8, dtype=torch.float64)
+    pixels[..., ::2, 1::2] += 3
+    pixels[..., 1::2, :] *= 2
+    results = []
+    for in_cells in (False, True):
+        norm = nn.BatchNorm2d(4).double()
+        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(1))
+        x = pixels.clone().requires_grad_()
+        out = F.pixel_shuffle(CellNorm.apply(to_cells(x), norm.weight, norm.bias, norm), 2) if in_cells else norm(x)
+        (out * torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view_as(out)).sum().backward()
+        results.append((out, x.grad, norm.weight.grad, norm.bias.grad, dict(norm.state_dict())))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)

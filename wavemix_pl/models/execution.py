@@ -8,7 +8,7 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.cells import CellNorm, enlarge_in_cells, expand_in_cells, fits_cells, to_cells
+from wavemix_pl.models.mixers import Deconv
 from wavemix_pl.models.wavelets import HAAR, even, fold_haar
 
 if TYPE_CHECKING:
@@ -36,16 +38,62 @@ def run_blocks(blocks: nn.Sequential, x: Tensor, execution: Execution) -> Tensor
     """
     if execution == "plain" or not blocks.training:
         return cast(Tensor, blocks(x))
+    each = cast("list[WaveMixBlock]", blocks)
     if execution == "lean":
-        return _run_lean(blocks, x)
-    for block in cast("list[WaveMixBlock]", blocks):
-        x = _fast(block, x) if execution == "fast" else _checkpointed(block, x)
-    return x
+        x = _run_lean(each, x)
+    elif execution == "checkpointed":
+        for block in each:
+            x = _checkpointed(block, x)
+    elif _suits_cells(each, x):
+        cells = to_cells(x)
+        for block in each:
+            cells = _fast_in_cells(block, cells)
+        x = F.pixel_shuffle(cells, 2)
+    else:
+        for block in each:
+            x = _fast(block, x)
+    kept: Tensor = _LayoutKept.apply(x)
+    return kept
+
+
+class _LayoutKept(torch.autograd.Function):
+    """Gives the gradient the map's layout in memory.
+
+    That of a mean lies channels first, which would make batch norm's backward pass nine times slower in every block.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.layout = torch.channels_last if last else torch.contiguous_format
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return torch.empty_like(gradient, memory_format=ctx.layout).copy_(gradient)
 
 
 def _fast(block: WaveMixBlock, x: Tensor) -> Tensor:
     out = _mix(block, x, lambda path, projected: path.norm(path.upsample(projected)))
     return out.add_(x) if out.dtype == x.dtype and out.is_contiguous() else out + x
+
+
+def _suits_cells(blocks: Iterable[WaveMixBlock], x: Tensor) -> bool:
+    norms = [path.norm for block in blocks for path in block.paths]
+    return (
+        x.shape[-2] % 2 == x.shape[-1] % 2 == 0
+        and all(fits_cells(block) for block in blocks)
+        and all(type(norm) is nn.BatchNorm2d and norm.training and x.device.type == "cpu" for norm in norms)
+    )
+
+
+def _fast_in_cells(block: WaveMixBlock, cells: Tensor) -> Tensor:
+    path, upsample = block.paths[0], cast(Deconv, block.paths[0].upsample)
+    projected = _project(path, F.conv2d(cells, *expand_in_cells(block)))
+    bias = cast(Tensor, upsample.bias).repeat_interleave(4)
+    large = F.conv2d(projected, enlarge_in_cells(upsample.weight), bias, padding=1)
+    out: Tensor = CellNorm.apply(large, path.norm.weight, path.norm.bias, path.norm)
+    return out.add_(cells) if out.dtype == cells.dtype else out + cells
 
 
 def _mix(block: WaveMixBlock, x: Tensor, enlarge: Callable[[LevelPath, Tensor], Tensor]) -> Tensor:
@@ -135,9 +183,9 @@ class _Chain:
     output: Tensor
 
 
-def _run_lean(blocks: nn.Sequential, x: Tensor) -> Tensor:
+def _run_lean(blocks: Iterable[WaveMixBlock], x: Tensor) -> Tensor:
     chain = _Chain()
-    for block in cast("list[WaveMixBlock]", blocks):
+    for block in blocks:
         if any(type(path.norm) is not nn.BatchNorm2d or not path.norm.training for path in block.paths):
             raise InputError("execution 'lean' needs plain batch norms in training mode: choose 'checkpointed'")
         x = _Lean.apply(x, block, chain, *block.parameters())

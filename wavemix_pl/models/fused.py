@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wavemix_pl.models.merged_stem import as_convolution, merge_stem
+from wavemix_pl.models.cells import enlarge_in_cells, expand_in_cells, fits_cells, to_cells
+from wavemix_pl.models.merged_stem import merge_stem
 from wavemix_pl.models.mixers import DWT, Bilinear, Deconv
 from wavemix_pl.models.wavelets import HAAR, even, fold_haar
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from wavemix_pl.models.wavemix import LevelPath, WaveMixBlock, WaveMixClassifier, WaveMixSegmenter
 
 Module = TypeVar("Module", bound=nn.Module)
-_WIDEST_IN_CELLS = 8  # channels; from 16 on the pixels' way is as fast or faster
 
 
 def fuse_classifier(model: WaveMixClassifier) -> FusedClassifier:
@@ -57,7 +57,7 @@ class FusedClassifier(nn.Module):
         self.blocks = nn.Sequential(*map(_fuse_block, model.blocks))
         last = self.blocks[-1]
         self.mean_is_known = isinstance(last, FusedBlock) and isinstance(last.paths[0].upsample, Deconv)
-        in_cells = self.mean_is_known and model.config.level == 1 and model.config.dim <= _WIDEST_IN_CELLS
+        in_cells = fits_cells(cast("WaveMixBlock", model.blocks[-1]))
         self.cells = CellBlocks(model.blocks) if in_cells else None
         self.linear = model.head.linear
         mix = model.head.mix
@@ -160,11 +160,7 @@ class FusedBlock(nn.Module):
 
 
 class CellBlocks(nn.Module):
-    """The blocks of a narrow WaveMix-Lite on cells: (B, D, H, W) with even sides -> mean over space (B, D).
-
-    Pixels of a cell are channels: the map is (B, 4D, H/2, W/2) from the first block to the last. Up to GELU a block is
-    linear in a cell, and its transposed convolution is one of 3x3 cells.
-    """
+    """The blocks of a narrow WaveMix-Lite on cells: (B, D, H, W) with even sides -> mean over space (B, D)."""
 
     def __init__(self, blocks: nn.Sequential) -> None:
         super().__init__()
@@ -172,26 +168,18 @@ class CellBlocks(nn.Module):
 
     @staticmethod
     def _in_cells(block: WaveMixBlock) -> nn.Sequential:
-        double = _copy(block).double()
-        path = double.paths[0]
-        dim, hidden, ff = double.reduce.in_channels, path.expand.out_channels, path.project.out_channels
-
-        def to_hidden(cells: Tensor) -> Tensor:
-            expanded: Tensor = path.expand(double.mixer(double.reduce(F.pixel_shuffle(cells, 2)))[0])
-            return expanded
-
-        expand = as_convolution(to_hidden, (4 * dim, 1, 1), nn.Conv2d(4 * dim, hidden, 1))
+        path, dim = block.paths[0], block.reduce.in_channels
+        expand = nn.Conv2d(4 * dim, path.expand.out_channels, 1)
+        expand.weight, expand.bias = (nn.Parameter(one) for one in expand_in_cells(block))
         deconv = fuse_conv_bn_eval(cast(Deconv, path.upsample), path.norm, transpose=True)
-        impulses = F.pad(torch.eye(ff, dtype=torch.float64)[:, :, None, None], (1, 1, 1, 1))
-        answers = F.conv_transpose2d(impulses, deconv.weight, None, deconv.stride, (1, 1))
-        enlarge = nn.Conv2d(ff, 4 * dim, 3, padding=1)
-        enlarge.weight = nn.Parameter(F.pixel_unshuffle(answers, 2).flip(-2, -1).transpose(0, 1))
+        enlarge = nn.Conv2d(deconv.in_channels, 4 * dim, 3, padding=1)
+        enlarge.weight = nn.Parameter(enlarge_in_cells(deconv.weight))
         enlarge.bias = nn.Parameter(cast(Tensor, deconv.bias).repeat_interleave(4))
         return nn.Sequential(expand, nn.GELU(), path.project, enlarge)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels = x.shape[:2]
-        cells = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
+        cells = to_cells(x)
         for block in self.blocks:
             cells = block(cells).add_(cells)
         return cells.mean((2, 3)).view(batch, channels, 4).mean(2)

@@ -49,7 +49,7 @@ class MergedStem(nn.Module):
 
         channels = convolutions[0].in_channels
         empty = nn.Conv2d(channels, convolutions[-1].out_channels, kernel, stride, padding)
-        self.merged = as_convolution(without_padding, (channels, kernel, kernel), empty)
+        self.merged = _as_convolution(without_padding, (channels, kernel, kernel), empty)
         self.near = kernel - padding  # pixels that the first output sees
         self.before_last = stride * math.ceil(padding / stride)  # pixels that the last one sees before its own
         self.kernel, self.stride = kernel, stride
@@ -68,7 +68,7 @@ class MergedStem(nn.Module):
         if min(images.shape[-2:]) < self.kernel:
             return cast(Tensor, self.rest(self.convolutions(images)))
         x: Tensor = self.merged(images)
-        row, column = (self.stride * (side - 1) - self.before_last for side in x.shape[-2:])
+        row, column = (max(0, self.stride * (side - 1) - self.before_last) for side in x.shape[-2:])
         x[..., :1, :] = self.convolutions(images[..., : self.near, :])[..., :1, :]
         x[..., -1:, :] = self.convolutions(images[..., row:, :])[..., -1:, :]
         x[..., :1] = self.convolutions(images[..., : self.near])[..., :1]
@@ -76,7 +76,7 @@ class MergedStem(nn.Module):
         return cast(Tensor, self.rest(x))
 
 
-def as_convolution(function: Callable[[Tensor], Tensor], shape: tuple[int, ...], empty: nn.Conv2d) -> nn.Conv2d:
+def _as_convolution(function: Callable[[Tensor], Tensor], shape: tuple[int, ...], empty: nn.Conv2d) -> nn.Conv2d:
     """An affine function of (B, C, k, k) -> (B, O, 1, 1) as the convolution that does it everywhere.
 
     Its bias is the answer to zeros, its kernel the answers to ones at each place.
