@@ -76,7 +76,7 @@ def test_learns(data_root: Path) -> None:
         overrides={"dropout": 0.0},
         optimizer=lambda params: torch.optim.AdamW(params, lr=0.01),
     )
-    run = trainer(max_epochs=40)
+    run = trainer(max_epochs=60)
     run.fit(module, datamodule=FashionMNIST(root=str(data_root), batch_size=20, val_fraction=0.25))
     assert run.callback_metrics["train_acc1"] >= 0.9
 

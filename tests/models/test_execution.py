@@ -77,14 +77,15 @@ def test_same_training(case: dict[str, Any], execution: Execution, size: tuple[i
     assert any(name.endswith("num_batches_tracked") and int(value) == 3 for name, value in found[2].items())
 
 
-@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("name", ["WaveMix-32/4 (level 2)", "WaveMix-Lite-32/4", "WaveMix-Lite-8/4"])
 @pytest.mark.parametrize("execution", EXECUTIONS)
-def test_same_gradients_in_float32(execution: Execution, level: int) -> None:
+def test_same_gradients_in_float32(execution: Execution, name: str) -> None:
+    """To 1e-5 of their norm, or to three times the error of the plain form, which a narrow model makes large."""
     torch.manual_seed(0)
-    model = create_model(f"WaveMix-{32 if level > 1 else 8}/4 (level {level})", 5, dropout=0.0)
+    model = create_model(name, 5, dropout=0.0)
     exact = losses_and_state(model, "plain")[1]
-    found = losses_and_state(model, execution, dtype=torch.float32)[1]
-    assert (found - exact).norm() < 1e-5 * exact.norm()
+    plain, found = (losses_and_state(model, form, dtype=torch.float32)[1] for form in ("plain", execution))  # type: ignore[arg-type]
+    assert (found - exact).norm() < max(1e-5 * exact.norm(), 3 * (plain - exact).norm())
 
 
 @pytest.mark.parametrize("level", [1, 2])

@@ -39,8 +39,9 @@ def expand_in_cells(block: WaveMixBlock) -> tuple[Tensor, Tensor]:
     """Weight (O, 4D, 1, 1) and bias of what leads to GELU: `reduce`, Haar and `expand` as one convolution."""
     expand, reduce = block.paths[0].expand, block.reduce
     kernel = fold_haar(expand.weight)  # (O, D/4, 2, 2)
-    weight = torch.einsum("orij,rd->odij", kernel, reduce.weight[:, :, 0, 0]).flatten(1)
-    bias = cast(Tensor, expand.bias) + kernel.sum((2, 3)) @ cast(Tensor, reduce.bias)
+    with torch.autocast(kernel.device.type, enabled=False):  # weights are folded in their own precision
+        weight = torch.einsum("orij,rd->odij", kernel, reduce.weight[:, :, 0, 0]).flatten(1)
+        bias = cast(Tensor, expand.bias) + kernel.sum((2, 3)) @ cast(Tensor, reduce.bias)
     return weight[:, :, None, None], bias
 
 
@@ -86,5 +87,6 @@ class CellNorm(torch.autograd.Function):
         per_gradient = weight * inverse_std / (cells.numel() // len(weight))
         slope = (of_weights - of_weight.repeat_interleave(4) / 4) * per_gradient * inverse_std
         shift = (of_biases - of_bias.repeat_interleave(4) / 4) * per_gradient - slope * mean
-        slope, shift = (one.view(-1, 1, 1).to(of_cells.dtype) for one in (slope, shift))
-        return of_cells.addcmul_(cells, slope).add_(shift), of_weight, of_bias, None
+        zeros, ones = torch.zeros_like(slope), torch.ones_like(slope)
+        correction = F.batch_norm(cells, zeros, ones, slope, shift, False, 0.0, eps=0.0)  # not rounded until it is done
+        return of_cells.add_(correction), of_weight, of_bias, None

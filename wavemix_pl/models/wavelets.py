@@ -82,7 +82,8 @@ def fold_haar(weight: Tensor) -> Tensor:
     details = weight[:, channels:].reshape(-1, channels, 3)
     bands = torch.cat((weight[:, :channels].flatten(2), details), dim=2)
     pixels = torch.eye(4, dtype=weight.dtype, device=weight.device).view(4, 1, 2, 2)
-    kernel: Tensor = bands @ dwt2(pixels)[0].flatten(1).T
+    with torch.autocast(weight.device.type, enabled=False):  # weights are folded in their own precision
+        kernel: Tensor = bands @ dwt2(pixels)[0].flatten(1).T
     return kernel.view(-1, channels, 2, 2)
 
 
