@@ -31,7 +31,7 @@ ALLOWED = {
         "models.wavelets",
         "models.wavemix",
     },
-    "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.mixers"},
+    "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.mixers", "models.wavelets"},
     "models.published": {"config", "errors"},
     "models.weights": {"errors"},
     "models.baselines": {"config", "errors", "models.wavemix"},

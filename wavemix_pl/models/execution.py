@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.cells import CellNorm, enlarge_in_cells, expand_in_cells, fits_cells, to_cells
-from wavemix_pl.models.mixers import Deconv
-from wavemix_pl.models.wavelets import HAAR, even, fold_haar
+from wavemix_pl.models.mixers import DWT, Deconv
+from wavemix_pl.models.wavelets import HAAR, crop, even, fold_haar
 
 if TYPE_CHECKING:
     from wavemix_pl.models.wavemix import LevelPath, WaveMixBlock
@@ -75,7 +75,7 @@ class _LayoutKept(torch.autograd.Function):
 
 def _fast(block: WaveMixBlock, x: Tensor) -> Tensor:
     out = _mix(block, x, lambda path, projected: path.norm(path.upsample(projected)))
-    return out.add_(x) if out.dtype == x.dtype and out.is_contiguous() else out + x
+    return out.add_(x) if out.shape == x.shape and out.dtype == x.dtype else crop(out, x) + x
 
 
 def _suits_cells(blocks: Iterable[WaveMixBlock], x: Tensor) -> bool:
@@ -97,9 +97,9 @@ def _fast_in_cells(block: WaveMixBlock, cells: Tensor) -> Tensor:
 
 
 def _mix(block: WaveMixBlock, x: Tensor, enlarge: Callable[[LevelPath, Tensor], Tensor]) -> Tensor:
-    """Equations 1 to 4 with `enlarge` in the place of upsampling and batch norm."""
+    """Equations 1 to 4 with `enlarge` in the place of upsampling and batch norm; not cropped yet."""
     reduced = block.reduce(x)
-    folded = type(block.mixer).__name__ == "DWT" and block.mixer.wavelet in HAAR
+    folded = type(block.mixer) is DWT and block.mixer.wavelet in HAAR
     if folded:
         inputs = [even(reduced)]
         for _ in range(1, block.mixer.level):
@@ -113,10 +113,10 @@ def _mix(block: WaveMixBlock, x: Tensor, enlarge: Callable[[LevelPath, Tensor], 
         own = weight[:, :split]
         hidden = F.conv2d(level_input, fold_haar(own) if folded else own, bias, stride=2 if folded else 1)
         if out is not None:
-            hidden = hidden + F.conv2d(_crop(out, hidden), weight[:, split:])
+            hidden += F.conv2d(crop(out, hidden), weight[:, split:])
         out = enlarge(path, _project(path, hidden))
     assert out is not None  # a block has at least one level
-    return _crop(out, x)
+    return out
 
 
 def _project(path: LevelPath, hidden: Tensor) -> Tensor:
@@ -235,14 +235,14 @@ class _Lean(torch.autograd.Function):
 
         out = _mix(block, x, enlarge)
         ctx.save_for_backward(*kept)
-        return out + x
+        return crop(out, x) + x
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         block, kept = ctx.block, ctx.saved_tensors
         coarsest_first = reversed(block.paths)  # as they were made
         enlarged = [_Enlarged(path.norm, *kept[3 * i : 3 * i + 3]) for i, path in enumerate(coarsest_first)]
-        x = ctx.chain.output - _crop(enlarged[-1].normed, ctx.chain.output)
+        x = ctx.chain.output - crop(enlarged[-1].normed, ctx.chain.output)
         ctx.chain.output = x
         made = iter(enlarged)
 
@@ -256,7 +256,7 @@ class _Lean(torch.autograd.Function):
 
         with torch.enable_grad(), _random_state(x, ctx.random_state), torch.autocast(x.device.type, **ctx.autocast):
             x = x.detach().requires_grad_()
-            out = _mix(block, x, enlarge)
+            out = crop(_mix(block, x, enlarge), x)
         wanted = [parameter for parameter in block.parameters() if parameter.requires_grad]
         of_x, *found = torch.autograd.grad(out, [x, *wanted], gradient.to(out.dtype), allow_unused=True)
         each = iter(found)
@@ -326,8 +326,3 @@ def _statistics_kept(block: WaveMixBlock) -> Iterator[None]:
     finally:
         for norm, momentum, batches in before:
             norm.momentum, norm.num_batches_tracked = momentum, batches
-
-
-def _crop(x: Tensor, like: Tensor) -> Tensor:
-    """Drops the rows and columns of `x` beyond the size of `like`."""
-    return x[..., : like.shape[-2], : like.shape[-1]]

@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from wavemix_pl.models.cells import enlarge_in_cells, expand_in_cells, fits_cells, to_cells
 from wavemix_pl.models.merged_stem import merge_stem
 from wavemix_pl.models.mixers import DWT, Bilinear, Deconv
-from wavemix_pl.models.wavelets import HAAR, even, fold_haar
+from wavemix_pl.models.wavelets import HAAR, crop, even, fold_haar
 
 if TYPE_CHECKING:
     from wavemix_pl.models.wavemix import LevelPath, WaveMixBlock, WaveMixClassifier, WaveMixSegmenter
@@ -109,7 +109,7 @@ class FusedPath(nn.Module):
         """All but the upsampling."""
         hidden: Tensor = self.expand(level_input)
         if self.expand_coarser is not None and coarser is not None:
-            hidden += self.expand_coarser(_crop(coarser, hidden))
+            hidden += self.expand_coarser(crop(coarser, hidden))
         projected: Tensor = self.project(F.gelu(hidden))
         return projected
 
@@ -139,7 +139,7 @@ class FusedBlock(nn.Module):
         return pyramid[0], out
 
     def forward(self, x: Tensor) -> Tensor:
-        out = _crop(self.paths[0](*self._to_finest(x)), x)
+        out = crop(self.paths[0](*self._to_finest(x)), x)
         out += x
         return out
 
@@ -206,8 +206,3 @@ def _ready(fused: Module, model: nn.Module) -> Module:
     parameter = next(model.parameters())
     fused.eval().requires_grad_(False).to(parameter.device, parameter.dtype)
     return fused.to(memory_format=torch.channels_last)
-
-
-def _crop(x: Tensor, like: Tensor) -> Tensor:
-    """Drops the rows and columns of `x` beyond the size of `like`."""
-    return x[..., : like.shape[-2], : like.shape[-1]]

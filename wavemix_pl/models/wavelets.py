@@ -87,6 +87,11 @@ def fold_haar(weight: Tensor) -> Tensor:
     return kernel.view(-1, channels, 2, 2)
 
 
+def crop(x: Tensor, like: Tensor) -> Tensor:
+    """Drops the rows and columns of `x` beyond the size of `like`."""
+    return x[..., : like.shape[-2], : like.shape[-1]]
+
+
 def even(x: Tensor) -> Tensor:
     """Repeats the last row or column where a side is odd."""
     if x.shape[-2] % 2:

@@ -22,6 +22,7 @@ from wavemix_pl.errors import InputError
 from wavemix_pl.models.execution import Execution, run_blocks
 from wavemix_pl.models.fused import FusedClassifier, fuse_classifier, fuse_segmenter
 from wavemix_pl.models.mixers import MIXERS, UPSAMPLERS, Bilinear, Deconv, InverseDWT
+from wavemix_pl.models.wavelets import crop
 
 
 class StridedStem(nn.Sequential):
@@ -112,8 +113,8 @@ class WaveMixBlock(nn.Module):
         subbands = self.mixer(self.reduce(x))  # Eq. 1, 2: finest first
         out = self.paths[-1](subbands[-1])  # Eq. 4 at the coarsest level
         for finer, path in zip(subbands[-2::-1], self.paths[-2::-1], strict=True):
-            out = path(torch.cat((finer, _crop(out, finer)), dim=1))  # Eq. 3, 4
-        return _crop(out, x) + x  # Eq. 5
+            out = path(torch.cat((finer, crop(out, finer)), dim=1))  # Eq. 3, 4
+        return crop(out, x) + x  # Eq. 5
 
 
 class WaveMix(nn.Module):
@@ -200,7 +201,7 @@ class WaveMixSegmenter(WaveMix):
         logits: Tensor = self.head(self.forward_features(padded))
         if self.stem.reduction != self.head.scale:
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
-        return _crop(logits, images)
+        return crop(logits, images)
 
     def fuse(self) -> WaveMixSegmenter:
         """An equal model made for inference, faster on a CPU; this one stays as it is."""
@@ -251,8 +252,3 @@ class _GlobalMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
-
-
-def _crop(x: Tensor, like: Tensor) -> Tensor:
-    """Drops the rows and columns of `x` beyond the size of `like`."""
-    return x[..., : like.shape[-2], : like.shape[-1]]
