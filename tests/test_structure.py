@@ -20,9 +20,11 @@ ALLOWED = {
     "config": {"errors"},
     "models.wavelets": {"errors"},
     "models.mixers": {"models.wavelets"},
-    # models.wavemix of the next four: for types only
+    # models.wavemix of the next six: for types only
     "models.cells": {"models.mixers", "models.wavelets", "models.wavemix"},
-    "models.execution": {"errors", "models.cells", "models.mixers", "models.wavelets", "models.wavemix"},
+    "models.fast": {"models.cells", "models.mixers", "models.wavelets", "models.wavemix"},
+    "models.lean": {"errors", "models.fast", "models.wavelets", "models.wavemix"},
+    "models.execution": {"models.fast", "models.lean", "models.wavemix"},
     "models.merged_stem": {"models.wavemix"},
     "models.fused": {
         "models.cells",
@@ -50,8 +52,9 @@ ALLOWED = {
     "benchmark_data": {"errors", "data", "datasets", "parser"},
     "measurement": set(),
     "allocator": set(),
+    "machine": {"errors"},
     "workload": {"errors", "models.baselines", "models.published", "models.wavemix", "models.weights"},
-    "benchmark": {"allocator", "errors", "measurement", "parser", "workload"},
+    "benchmark": {"allocator", "errors", "machine", "measurement", "parser", "workload"},
     "cli": {"errors", "benchmark", "benchmark_data", "datasets", "training", ""},
     "__main__": {"cli"},
     "": {"config", "models.wavemix", "models"},

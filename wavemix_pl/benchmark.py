@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import re
 import statistics
 import sys
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from wavemix_pl.allocator import keep_freed_memory
 from wavemix_pl.errors import InputError
+from wavemix_pl.machine import choose_device, describe
 from wavemix_pl.measurement import PeakMemory, Step, convolution_peak, flops, saved_for_backward, seconds_in_turns
 from wavemix_pl.parser import Parser
 from wavemix_pl.workload import Case, Form, Precision, Task, Workload
@@ -116,7 +116,7 @@ def benchmark(
         raise InputError(f"batch_size and rounds must be at least 1, got {batch_size}, {rounds}")
     if memory_budget_gb is not None and not memory_budget_gb > 0:
         raise InputError(f"memory_budget_gb must be above 0, got {memory_budget_gb}")
-    place = _device(device)
+    place = choose_device(device)
     common: dict[str, Any] = {
         **{"task": task, "training": training, "batch_size": batch_size},
         **{"channels_last": channels_last, "device": place.type, "num_classes": num_classes or _CLASSES[task]},
@@ -209,14 +209,6 @@ def _largest_batch(case: Case, budget_gb: float) -> int | None:
     return max(0, math.floor((budget_gb - small) / for_each) + case.batch_size)
 
 
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is cuda, but torch finds no GPU here: pass --device=cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def _size(text: str) -> tuple[int, int]:
     """Height and width.
 
@@ -251,7 +243,7 @@ def run(arguments: list[str]) -> None:
         raise InputError(f"--save: {Path(save).parent} is no folder: make it first")
     allocator = keep_freed_memory()
     results = benchmark(**options)
-    machine = {**_machine(_device(cast(str, options["device"]))), "allocator": allocator}
+    machine = {**describe(choose_device(cast(str, options["device"]))), "allocator": allocator}
     entries = [asdict(result) for result in results]
     content = json.dumps({"machine": machine, "options": options, "results": entries}, indent=2)
     if save:
@@ -260,19 +252,6 @@ def run(arguments: list[str]) -> None:
         print(content)
     else:
         _print(results, machine, options)
-
-
-def _machine(device: torch.device) -> dict[str, str | int]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
-
-
-def _processor() -> str:
-    try:  # platform.processor() is empty on most Linux systems
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _print(results: Sequence[Result], machine: dict[str, str | int], options: dict[str, Any]) -> None:

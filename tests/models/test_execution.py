@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from wavemix_pl import create_model
 from wavemix_pl.errors import InputError
 from wavemix_pl.measurement import saved_for_backward
-from wavemix_pl.models import execution as execution_module
+from wavemix_pl.models import fast
 from wavemix_pl.models.cells import CellNorm, to_cells
-from wavemix_pl.models.execution import Execution, _dropped
+from wavemix_pl.models.execution import Execution
+from wavemix_pl.models.fast import _dropped
 
 EXECUTIONS: list[Execution] = ["fast", "lean", "checkpointed"]
 
@@ -267,7 +268,7 @@ def test_narrow_models_run_on_cells_where_sides_are_even(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = []
-    monkeypatch.setattr(execution_module, "to_cells", lambda x: called.append(x.shape) or to_cells(x))
+    monkeypatch.setattr(fast, "to_cells", lambda x: called.append(x.shape) or to_cells(x))
     for dim in (8, 12):
         model = create_model(f"WaveMix-Lite-{dim}/1", 5).train()
         model.execution = "fast"
