@@ -24,7 +24,7 @@ ALLOWED = {
     "models.cells": {"models.mixers", "models.wavelets", "models.wavemix"},
     "models.fast": {"models.cells", "models.mixers", "models.wavelets", "models.wavemix"},
     "models.lean": {"errors", "models.fast", "models.wavelets", "models.wavemix"},
-    "models.execution": {"models.fast", "models.lean", "models.wavemix"},
+    "models.execution": {"models.fast", "models.lean", "models.merged_stem", "models.wavemix"},
     "models.merged_stem": {"models.wavemix"},
     "models.fused": {
         "models.cells",

@@ -1,9 +1,9 @@
-"""How the blocks run in training: other ways to the numbers of `WaveMixBlock.forward`, faster or with less memory.
+"""How stem and blocks run in training: other ways to the numbers of `wavemix.py`, faster or with less memory.
 
-"fast" folds Haar into the convolution behind it, and saves one wide map less for the backward pass. "lean" keeps of a
-block only what enters its batch norms, and rebuilds the rest from the block's output. "checkpointed" keeps only what
-enters a block, and runs it again. In evaluation the blocks run as they are written in `wavemix.py`; `fused.py` is for
-that.
+"fast" merges the stem's convolutions, folds Haar into the convolution behind it, and saves one wide map less for the
+backward pass. "lean" keeps of a block only what enters its batch norms, and rebuilds the rest from the block's output.
+"checkpointed" keeps only what enters a block, and runs it again. In evaluation all runs as it is written in
+`wavemix.py`; `fused.py` is for that.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from torch.utils.checkpoint import checkpoint
 
 from wavemix_pl.models.fast import run_fast
 from wavemix_pl.models.lean import run_lean
+from wavemix_pl.models.merged_stem import run_merged
 
 if TYPE_CHECKING:
-    from wavemix_pl.models.wavemix import WaveMixBlock
+    from wavemix_pl.models.wavemix import PatchifyStem, StridedStem, WaveMixBlock
 
 Execution = Literal["plain", "fast", "lean", "checkpointed"]
+
+
+def run_stem(stem: StridedStem | PatchifyStem, images: Tensor, execution: Execution) -> Tensor:
+    """(B, C, H, W) -> (B, D, H', W')."""
+    return run_merged(stem, images) if stem.training and execution in ("fast", "lean") else stem(images)
 
 
 def run_blocks(blocks: nn.Sequential, x: Tensor, execution: Execution) -> Tensor:

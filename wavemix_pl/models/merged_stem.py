@@ -1,11 +1,15 @@
-"""The stem of a fused model: convolutions with nothing between them are one convolution."""
+"""Stems whose convolutions are one: there is nothing between them.
+
+They pad their own inputs, which one convolution cannot know. So where an image ends, the outermost row or column of
+outputs comes from the convolutions one by one.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,75 +18,109 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from wavemix_pl.models.wavemix import PatchifyStem, StridedStem
 
-
-def merge_stem(stem: StridedStem | PatchifyStem) -> nn.Module:
-    """The stem with one convolution, or as it is where that would not pay."""
-    merged = MergedStem(stem)
-    return merged if merged.saved > 0.5 else deepcopy(stem)  # below, the borders cost what the rest gains
+    Stem: TypeAlias = StridedStem | PatchifyStem
 
 
-class MergedStem(nn.Module):
-    """A stem whose convolutions are one.
+@dataclass(frozen=True)
+class Merging:
+    """How a stem's convolutions, which are its first layers, merge.
 
-    They pad their own inputs, which one convolution cannot know: where images end, the outermost row or column of
-    outputs comes from the convolutions one by one.
+    Attributes:
+        convolutions: The convolutions.
+        rest: The layers behind them.
+        kernel: Side of the merged convolution's kernel.
+        stride: Its stride.
+        padding: Its padding.
     """
 
-    def __init__(self, stem: StridedStem | PatchifyStem) -> None:
-        super().__init__()
-        self.reduction = stem.reduction
-        layers = list(deepcopy(stem))
+    convolutions: list[nn.Conv2d]
+    rest: list[nn.Module]
+    kernel: int
+    stride: int
+    padding: int
+
+    @classmethod
+    def of(cls, stem: Stem) -> Merging:
+        """Reads it off the layers."""
+        layers = list(stem)
         convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-        self.convolutions = nn.Sequential(*convolutions)
-        self.rest = nn.Sequential(*layers[len(convolutions) :])
         kernel, stride, padding = 1, 1, 0
         for convolution in convolutions:
             kernel += (convolution.kernel_size[0] - 1) * stride
             padding += int(convolution.padding[0]) * stride
             stride *= convolution.stride[0]
-
-        def without_padding(patch: Tensor) -> Tensor:
-            for convolution in convolutions:
-                bias = None if convolution.bias is None else convolution.bias.double()
-                patch = F.conv2d(patch, convolution.weight.double(), bias, convolution.stride)
-            return patch
-
-        channels = convolutions[0].in_channels
-        empty = nn.Conv2d(channels, convolutions[-1].out_channels, kernel, stride, padding)
-        self.merged = _as_convolution(without_padding, (channels, kernel, kernel), empty)
-        self.near = kernel - padding  # pixels that the first output sees
-        self.before_last = stride * math.ceil(padding / stride)  # pixels that the last one sees before its own
-        self.kernel, self.stride = kernel, stride
+        return cls(convolutions, layers[len(convolutions) :], kernel, stride, padding)
 
     @property
-    def saved(self) -> float:
-        """Share of the products that the merged convolution does without, borders apart."""
+    def pays(self) -> bool:
+        """Whether it saves more than half of the products; else the borders cost what the rest gains."""
         products, outputs = 0, 1
-        for convolution in reversed(list(self.convolutions)):
-            assert isinstance(convolution, nn.Conv2d)  # as it was made
+        for convolution in reversed(self.convolutions):
             products += convolution.weight.numel() * outputs
             outputs *= convolution.stride[0] ** 2
-        return 1 - self.merged.weight.numel() / products
+        merged = self.convolutions[-1].out_channels * self.convolutions[0].in_channels * self.kernel**2
+        return merged < products / 2
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the merged convolution, with gradients.
+
+        The bias is what the convolutions without padding answer to zeros; the kernel, to ones at each place.
+        """
+        first = self.convolutions[0].weight
+        shape = (first.shape[1], self.kernel, self.kernel)
+        ones = torch.eye(math.prod(shape), dtype=first.dtype, device=first.device).view(-1, *shape)
+        with torch.autocast(first.device.type, enabled=False):  # weights are merged in their own precision
+            answers = torch.cat((torch.zeros_like(ones[:1]), ones))
+            for convolution in self.convolutions:
+                answers = F.conv2d(answers, convolution.weight, convolution.bias, convolution.stride)
+        bias = answers[0, :, 0, 0]
+        return (answers[1:, :, 0, 0] - bias).T.reshape(-1, *shape), bias
+
+    def run(self, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The stem's outputs, of images of at least the kernel's size."""
+        x = F.conv2d(images, weight, bias, self.stride, self.padding)
+        near = self.kernel - self.padding  # pixels that the first output sees
+        before_last = self.stride * math.ceil(self.padding / self.stride)  # that the last one sees before its own
+        row, column = (max(0, self.stride * (side - 1) - before_last) for side in x.shape[-2:])
+        x[..., :1, :] = self._one_by_one(images[..., :near, :])[..., :1, :]
+        x[..., -1:, :] = self._one_by_one(images[..., row:, :])[..., -1:, :]
+        x[..., :1] = self._one_by_one(images[..., :near])[..., :1]
+        x[..., -1:] = self._one_by_one(images[..., column:])[..., -1:]
+        for layer in self.rest:
+            x = layer(x)
+        return x
+
+    def _one_by_one(self, x: Tensor) -> Tensor:
+        for convolution in self.convolutions:
+            x = convolution(x)
+        return x
+
+
+def run_merged(stem: Stem, images: Tensor) -> Tensor:
+    """What the stem does, in training, merged if that pays."""
+    merging = Merging.of(stem)
+    if not merging.pays or min(images.shape[-2:]) < merging.kernel:
+        out: Tensor = stem(images)
+        return out
+    return merging.run(images, *merging.weights())
+
+
+def merge_stem(stem: Stem) -> nn.Module:
+    """The stem for inference, merged if that pays."""
+    return MergedStem(stem) if Merging.of(stem).pays else deepcopy(stem)
+
+
+class MergedStem(nn.Module):
+    """A stem with weights merged once and for all."""
+
+    def __init__(self, stem: Stem) -> None:
+        super().__init__()
+        self.stem, self.reduction = deepcopy(stem), stem.reduction
+        self.weight, self.bias = (nn.Parameter(one) for one in Merging.of(deepcopy(stem).double()).weights())
 
     def forward(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < self.kernel:
-            return cast(Tensor, self.rest(self.convolutions(images)))
-        x: Tensor = self.merged(images)
-        row, column = (max(0, self.stride * (side - 1) - self.before_last) for side in x.shape[-2:])
-        x[..., :1, :] = self.convolutions(images[..., : self.near, :])[..., :1, :]
-        x[..., -1:, :] = self.convolutions(images[..., row:, :])[..., -1:, :]
-        x[..., :1] = self.convolutions(images[..., : self.near])[..., :1]
-        x[..., -1:] = self.convolutions(images[..., column:])[..., -1:]
-        return cast(Tensor, self.rest(x))
-
-
-def _as_convolution(function: Callable[[Tensor], Tensor], shape: tuple[int, ...], empty: nn.Conv2d) -> nn.Conv2d:
-    """An affine function of (B, C, k, k) -> (B, O, 1, 1) as the convolution that does it everywhere.
-
-    Its bias is the answer to zeros, its kernel the answers to ones at each place.
-    """
-    answers = function(torch.cat((torch.zeros(1, *shape), torch.eye(math.prod(shape)).view(-1, *shape))).double())
-    answers = answers.flatten(1)
-    empty.bias = nn.Parameter(answers[0])
-    empty.weight = nn.Parameter((answers[1:] - answers[0]).T.reshape(-1, *shape))
-    return empty
+        merging = Merging.of(self.stem)
+        if min(images.shape[-2:]) < merging.kernel:
+            out: Tensor = self.stem(images)
+            return out
+        return merging.run(images, self.weight, self.bias)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
-from wavemix_pl.models.execution import Execution, run_blocks
+from wavemix_pl.models.execution import Execution, run_blocks, run_stem
 from wavemix_pl.models.fused import FusedClassifier, fuse_classifier, fuse_segmenter
 from wavemix_pl.models.mixers import MIXERS, UPSAMPLERS, Bilinear, Deconv, InverseDWT
 from wavemix_pl.models.wavelets import crop
@@ -122,7 +122,7 @@ class WaveMix(nn.Module):
 
     Attributes:
         config: What it was built from.
-        execution: How the blocks run in training; none changes the numbers, see `wavemix_pl.models.execution`.
+        execution: How stem and blocks run in training; none changes the numbers, see `wavemix_pl.models.execution`.
     """
 
     execution: Execution = "plain"
@@ -135,7 +135,7 @@ class WaveMix(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W'), where H' and W' are what the stem leaves of H and W."""
-        return run_blocks(self.blocks, self.stem(images), self.execution)
+        return run_blocks(self.blocks, run_stem(self.stem, images, self.execution), self.execution)
 
 
 class ClassificationHead(nn.Sequential):
