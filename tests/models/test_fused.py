@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from wavemix_pl import WaveMixSegmenter, create_model
 from wavemix_pl.measurement import flops
 from wavemix_pl.models.fused import FusedBlock, FusedClassifier
-from wavemix_pl.models.merged_stem import MergedStem
+from wavemix_pl.models.merged_stem import MergedStem, Merging
 
 
 def model_with_statistics(name: str, **arguments: Any) -> Any:
@@ -29,7 +30,7 @@ def model_with_statistics(name: str, **arguments: Any) -> Any:
     return model.eval()
 
 
-def difference(model: nn.Module, fused: nn.Module, images: torch.Tensor) -> float:
+def difference(model: nn.Module, fused: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:
     with torch.inference_mode():
         expected, found = model(images), fused(images)
     assert expected.shape == found.shape
@@ -87,9 +88,29 @@ def test_same_logits_at_any_size(**values: Any) -> None:
 )
 def test_merged_stem(rows: int, columns: int, stem: str, patch: int, stride: int) -> None:
     """Also where it would not be chosen, and up to the last pixel of the border."""
-    rows, columns = max(rows, patch), max(columns, patch)
     plain = model_with_statistics("WaveMix-Lite-8/1", stem=stem, patch_size=patch, stride=stride).stem
-    assert difference(plain, MergedStem(plain).float().eval(), torch.randn(2, 3, rows, columns)) < 1e-5
+    merging = Merging.of(plain)
+    images = torch.randn(2, 3, rows + merging.kernel - 1, columns + merging.kernel - 1)
+    assert difference(plain, lambda images: merging.run(images, *merging.weights()), images) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "pays"),
+    [
+        ({"stem": "patchify", "name": "WaveMix-192/1 (level 3)"}, 224, True),
+        ({"stem": "patchify", "name": "WaveMix-192/1 (level 3)"}, 32, False),  # all border
+        ({"name": "WaveMix-Lite-144/1"}, 32, True),
+        ({"name": "WaveMix-Lite-8/1"}, 224, False),  # nothing saved
+    ],
+)
+def test_where_merging_pays(arguments: dict[str, Any], size: int, pays: bool) -> None:
+    stem = model_with_statistics(**arguments).stem
+    assert Merging.of(stem).pays(size, size) == pays
+    image = torch.randn(1, 3, size, size)
+    with torch.inference_mode():
+        stem_for_inference = MergedStem(stem).float()
+        plain, merged = flops(lambda: stem(image)), flops(lambda: stem_for_inference(image))
+    assert merged < 0.75 * plain if pays else merged == plain
 
 
 def test_features_are_those_of_the_plain_model() -> None:

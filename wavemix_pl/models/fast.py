@@ -67,11 +67,11 @@ def mix(block: WaveMixBlock, x: Tensor, enlarge: Callable[[LevelPath, Tensor], T
     out = None
     for level_input, path in zip(reversed(inputs), reversed(block.paths), strict=True):
         weight, bias = path.expand.weight, path.expand.bias
-        split = weight.shape[1] - (0 if out is None else out.shape[1])
-        own = weight[:, :split]
+        coarser = 0 if out is None else out.shape[1]
+        own, others = weight.split([weight.shape[1] - coarser, coarser], dim=1)
         hidden = F.conv2d(level_input, fold_haar(own) if folded else own, bias, stride=2 if folded else 1)
         if out is not None:
-            hidden += F.conv2d(crop(out, hidden), weight[:, split:])
+            hidden += F.conv2d(crop(out, hidden), others)
         out = enlarge(path, project(path, hidden))
     assert out is not None  # a block has at least one level
     return out
@@ -117,8 +117,10 @@ class _GeluConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         hidden, weight = ctx.saved_tensors
-        of_gelu, of_weight, of_bias = convolution_backward(gradient, F.gelu(hidden), weight * ctx.scale)
-        return torch.ops.aten.gelu_backward(of_gelu, hidden), of_weight * ctx.scale, of_bias, None
+        scaled = weight if ctx.scale == 1 else weight * ctx.scale
+        of_gelu, of_weight, of_bias = convolution_backward(gradient, F.gelu(hidden), scaled)
+        of_weight = of_weight if ctx.scale == 1 else of_weight * ctx.scale
+        return torch.ops.aten.gelu_backward(of_gelu, hidden), of_weight, of_bias, None
 
 
 def convolution_backward(

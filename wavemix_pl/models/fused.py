@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wavemix_pl.models.cells import enlarge_in_cells, expand_in_cells, fits_cells, to_cells
-from wavemix_pl.models.merged_stem import merge_stem
+from wavemix_pl.models.merged_stem import MergedStem
 from wavemix_pl.models.mixers import DWT, Bilinear, Deconv
 from wavemix_pl.models.wavelets import HAAR, crop, even, fold_haar
 
@@ -37,7 +37,7 @@ def fuse_classifier(model: WaveMixClassifier) -> FusedClassifier:
 def fuse_segmenter(model: WaveMixSegmenter) -> WaveMixSegmenter:
     """See `WaveMixSegmenter.fuse`."""
     fused = _copy(model).cpu()
-    fused.stem = merge_stem(fused.stem)  # type: ignore[assignment]  # a stem as well
+    fused.stem = MergedStem(fused.stem)  # type: ignore[assignment]  # a stem as well
     fused.blocks = nn.Sequential(*map(_fuse_block, fused.blocks))
     second, last = cast("list[nn.ConvTranspose2d | nn.Conv2d]", list(fused.head)[1:])
     classes = last.weight[:, :, 0, 0]
@@ -53,7 +53,7 @@ class FusedClassifier(nn.Module):
     def __init__(self, model: WaveMixClassifier) -> None:
         super().__init__()
         self.config = model.config
-        self.stem = merge_stem(model.stem)
+        self.stem = MergedStem(model.stem)
         self.blocks = nn.Sequential(*map(_fuse_block, model.blocks))
         last = self.blocks[-1]
         self.mean_is_known = isinstance(last, FusedBlock) and isinstance(last.paths[0].upsample, Deconv)

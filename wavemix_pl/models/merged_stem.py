@@ -51,15 +51,15 @@ class Merging:
             stride *= convolution.stride[0]
         return cls(convolutions, layers[len(convolutions) :], kernel, stride, padding)
 
-    @property
-    def pays(self) -> bool:
-        """Whether it saves more than half of the products; else the borders cost what the rest gains."""
+    def pays(self, height: int, width: int) -> bool:
+        """Whether it saves a quarter of the products, borders included; fewer are not worth the more operations."""
         products, outputs = 0, 1
         for convolution in reversed(self.convolutions):
             products += convolution.weight.numel() * outputs
             outputs *= convolution.stride[0] ** 2
         merged = self.convolutions[-1].out_channels * self.convolutions[0].in_channels * self.kernel**2
-        return merged < products / 2
+        at_borders = 2 * self.kernel * (1 / height + 1 / width)
+        return min(height, width) >= self.kernel and merged / products + at_borders < 0.75
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the merged convolution, with gradients.
@@ -99,19 +99,12 @@ class Merging:
 def run_merged(stem: Stem, images: Tensor) -> Tensor:
     """What the stem does, in training, merged if that pays."""
     merging = Merging.of(stem)
-    if not merging.pays or min(images.shape[-2:]) < merging.kernel:
-        out: Tensor = stem(images)
-        return out
-    return merging.run(images, *merging.weights())
-
-
-def merge_stem(stem: Stem) -> nn.Module:
-    """The stem for inference, merged if that pays."""
-    return MergedStem(stem) if Merging.of(stem).pays else deepcopy(stem)
+    out: Tensor = merging.run(images, *merging.weights()) if merging.pays(*images.shape[-2:]) else stem(images)
+    return out
 
 
 class MergedStem(nn.Module):
-    """A stem with weights merged once and for all."""
+    """A stem for inference: its weights are merged once and for all, and used where that pays."""
 
     def __init__(self, stem: Stem) -> None:
         super().__init__()
@@ -120,7 +113,6 @@ class MergedStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         merging = Merging.of(self.stem)
-        if min(images.shape[-2:]) < merging.kernel:
-            out: Tensor = self.stem(images)
-            return out
-        return merging.run(images, self.weight, self.bias)
+        pays = merging.pays(*images.shape[-2:])
+        out: Tensor = merging.run(images, self.weight, self.bias) if pays else self.stem(images)
+        return out

@@ -79,12 +79,17 @@ def fold_haar(weight: Tensor) -> Tensor:
         Kernel (O, C, 2, 2) of a convolution of stride 2. The images that it sees need even sides: see `even`.
     """
     channels = weight.shape[1] // 4
-    details = weight[:, channels:].reshape(-1, channels, 3)
-    bands = torch.cat((weight[:, :channels].flatten(2), details), dim=2)
-    pixels = torch.eye(4, dtype=weight.dtype, device=weight.device).view(4, 1, 2, 2)
     with torch.autocast(weight.device.type, enabled=False):  # weights are folded in their own precision
-        kernel: Tensor = bands @ dwt2(pixels)[0].flatten(1).T
+        kernel: Tensor = weight.flatten(1) @ _haar_matrix(channels, weight.device, weight.dtype)
     return kernel.view(-1, channels, 2, 2)
+
+
+@lru_cache(maxsize=64)
+def _haar_matrix(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(4C, 4C): sub-bands of a cell of 2x2 pixels of C channels, from its pixels."""
+    with torch.inference_mode(False):  # as it is kept beyond this call
+        pixels = torch.eye(4 * channels, device=device, dtype=dtype).view(-1, channels, 2, 2)
+        return dwt2(pixels)[0].flatten(1).T.contiguous()
 
 
 def crop(x: Tensor, like: Tensor) -> Tensor:
