@@ -21,10 +21,11 @@ ALLOWED = {
     "models.wavelets": {"errors"},
     "models.mixers": {"models.wavelets"},
     # models.wavemix of the next six: for types only
-    "models.cells": {"models.mixers", "models.wavelets", "models.wavemix"},
-    "models.fast": {"models.cells", "models.mixers", "models.wavelets", "models.wavemix"},
+    "models.layout": set(),
+    "models.cells": {"models.layout", "models.mixers", "models.wavelets", "models.wavemix"},
+    "models.fast": {"models.cells", "models.layout", "models.mixers", "models.wavelets", "models.wavemix"},
     "models.lean": {"errors", "models.fast", "models.wavelets", "models.wavemix"},
-    "models.execution": {"models.fast", "models.lean", "models.merged_stem", "models.wavemix"},
+    "models.execution": {"models.fast", "models.layout", "models.lean", "models.merged_stem", "models.wavemix"},
     "models.merged_stem": {"models.wavemix"},
     "models.fused": {
         "models.cells",

@@ -207,14 +207,17 @@ def test_two_backward_passes_of_one_graph() -> None:
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("name", ["WaveMix-8/2 (level 2)", "WaveMix-Lite-8/2"])
-def test_gradients_lie_channels_last(name: str, execution: Execution) -> None:
-    """As the maps do: where they did not, training took a fifth longer."""
+def test_gradients_lie_as_maps_and_weights_do(name: str, execution: Execution) -> None:
+    """Where those of the maps did not, training took a fifth longer."""
     model = create_model(name, 5).train().to(memory_format=torch.channels_last)
     model.execution = execution
     seen = []
     model.stem.register_full_backward_hook(lambda module, of_images, of_map: seen.append(of_map[0]))
     images = torch.randn(2, 3, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
     model(images).square().sum().backward()
+    for parameter_name, parameter in model.named_parameters():  # as DistributedDataParallel wants it
+        assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride(), parameter_name
     assert seen[0].shape == (2, 8, 16, 16)
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 

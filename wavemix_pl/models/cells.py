@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wavemix_pl.models.layout import keep_layout
 from wavemix_pl.models.mixers import DWT, Deconv
 from wavemix_pl.models.wavelets import HAAR, fold_haar
 
@@ -38,9 +39,9 @@ def to_cells(x: Tensor) -> Tensor:
 def expand_in_cells(block: WaveMixBlock) -> tuple[Tensor, Tensor]:
     """Weight (O, 4D, 1, 1) and bias of what leads to GELU: `reduce`, Haar and `expand` as one convolution."""
     expand, reduce = block.paths[0].expand, block.reduce
-    kernel = fold_haar(expand.weight)  # (O, D/4, 2, 2)
+    kernel = fold_haar(keep_layout(expand.weight))  # (O, D/4, 2, 2)
     with torch.autocast(kernel.device.type, enabled=False):  # weights are folded in their own precision
-        weight = torch.einsum("orij,rd->odij", kernel, reduce.weight[:, :, 0, 0]).flatten(1)
+        weight = torch.einsum("orij,rd->odij", kernel, keep_layout(reduce.weight)[:, :, 0, 0]).flatten(1)
         bias = cast(Tensor, expand.bias) + kernel.sum((2, 3)) @ cast(Tensor, reduce.bias)
     return weight[:, :, None, None], bias
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wavemix_pl.models.fast import run_fast
+from wavemix_pl.models.layout import keep_layout
 from wavemix_pl.models.lean import run_lean
 from wavemix_pl.models.merged_stem import run_merged
 
@@ -46,25 +46,7 @@ def run_blocks(blocks: nn.Sequential, x: Tensor, execution: Execution) -> Tensor
     else:
         for block in each:
             x = _checkpointed(block, x)
-    kept: Tensor = _LayoutKept.apply(x)
-    return kept
-
-
-class _LayoutKept(torch.autograd.Function):
-    """Gives the gradient the map's layout in memory.
-
-    That of a mean lies channels first, which would make batch norm's backward pass nine times slower in every block.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        ctx.layout = torch.channels_last if last else torch.contiguous_format
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return torch.empty_like(gradient, memory_format=ctx.layout).copy_(gradient)
+    return keep_layout(x)
 
 
 def _checkpointed(block: WaveMixBlock, x: Tensor) -> Tensor:

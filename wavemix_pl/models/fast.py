@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavemix_pl.models.cells import CellNorm, enlarge_in_cells, expand_in_cells, fits_cells, to_cells
+from wavemix_pl.models.layout import keep_layout
 from wavemix_pl.models.mixers import DWT, Deconv
 from wavemix_pl.models.wavelets import HAAR, crop, even, fold_haar
 
@@ -49,7 +50,7 @@ def _fast_in_cells(block: WaveMixBlock, cells: Tensor) -> Tensor:
     path, upsample = block.paths[0], cast(Deconv, block.paths[0].upsample)
     projected = project(path, F.conv2d(cells, *expand_in_cells(block)))
     bias = cast(Tensor, upsample.bias).repeat_interleave(4)
-    large = F.conv2d(projected, enlarge_in_cells(upsample.weight), bias, padding=1)
+    large = F.conv2d(projected, enlarge_in_cells(keep_layout(upsample.weight)), bias, padding=1)
     out: Tensor = CellNorm.apply(large, path.norm.weight, path.norm.bias, path.norm)
     return out.add_(cells) if out.dtype == cells.dtype else out + cells
 
@@ -66,7 +67,7 @@ def mix(block: WaveMixBlock, x: Tensor, enlarge: Callable[[LevelPath, Tensor], T
         inputs = block.mixer(reduced)
     out = None
     for level_input, path in zip(reversed(inputs), reversed(block.paths), strict=True):
-        weight, bias = path.expand.weight, path.expand.bias
+        weight, bias = keep_layout(path.expand.weight), path.expand.bias
         coarser = 0 if out is None else out.shape[1]
         own, others = weight.split([weight.shape[1] - coarser, coarser], dim=1)
         hidden = F.conv2d(level_input, fold_haar(own) if folded else own, bias, stride=2 if folded else 1)

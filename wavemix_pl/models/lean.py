@@ -104,8 +104,9 @@ class _Lean(torch.autograd.Function):
             x = x.detach().requires_grad_()
             out = crop(mix(block, x, enlarge), x)
         wanted = [parameter for parameter in block.parameters() if parameter.requires_grad]
-        of_x, *found = torch.autograd.grad(out, [x, *wanted], gradient.to(out.dtype), allow_unused=True)
-        each = iter(found)
+        of_x, *found = torch.autograd.grad(out, [x, *wanted], gradient.to(out.dtype))
+        # in the parameters' layout, as DistributedDataParallel wants them
+        each = (torch.empty_like(parameter).copy_(one) for parameter, one in zip(wanted, found, strict=True))
         of_parameters = [next(each) if parameter.requires_grad else None for parameter in block.parameters()]
         return gradient + of_x, None, None, *of_parameters
 
