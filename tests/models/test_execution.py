@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from copy import deepcopy
 from typing import Any
 
@@ -295,3 +296,25 @@ def test_norm_of_cells_is_batch_norm_of_pixels() -> None:
         (out * torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view_as(out)).sum().backward()
         results.append((out, x.grad, norm.weight.grad, norm.bias.grad, dict(norm.state_dict())))
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_nothing_outlives_its_step(execution: Execution) -> None:
+    """Maps are freed as the backward pass goes on, without waiting for the garbage collector."""
+    model = create_model("WaveMix-8/3 (level 2)", 5).train()
+    model.execution = execution
+    images = torch.randn(2, 3, 16, 16)
+
+    def tensors() -> int:
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    counts = []
+    gc.disable()
+    try:
+        for _ in range(3):
+            model(images).square().sum().backward()
+            model.zero_grad()
+            counts.append(tensors())
+    finally:
+        gc.enable()
+    assert counts[2] == counts[1]

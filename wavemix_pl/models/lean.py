@@ -96,7 +96,7 @@ class _Lean(torch.autograd.Function):
             upsample, norm = path.upsample, path.norm
             if isinstance(upsample, nn.ConvTranspose2d):
                 parameters = (upsample.weight, upsample.bias, norm.weight, norm.bias)
-                normed: Tensor = _Replay.apply(projected, *parameters, upsample, norm.eps, next(made))
+                normed: Tensor = _Replay.apply(next(made), projected, *parameters, upsample, norm.eps)
                 return normed
             return F.batch_norm(upsample(projected), None, None, norm.weight, norm.bias, True, eps=norm.eps)
 
@@ -124,21 +124,20 @@ class _Replay(torch.autograd.Function):
     """Transposed convolution and batch norm whose results are there already."""
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, *rest: Any) -> Tensor:
-        weight, _, norm_weight, _, ctx.upsample, ctx.eps, ctx.enlarged = rest
-        ctx.save_for_backward(projected, weight, norm_weight)
-        normed: Tensor = ctx.enlarged.normed
-        return normed
+    def forward(ctx: Any, enlarged: _Enlarged, projected: Tensor, *rest: Any) -> Tensor:
+        weight, _, norm_weight, _, ctx.upsample, ctx.eps = rest
+        # not `enlarged` itself: the result, which is in it, would keep itself alive
+        ctx.save_for_backward(projected, weight, norm_weight, enlarged.large, enlarged.mean, enlarged.inverse_std)
+        return enlarged.normed.view_as(enlarged.normed)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        projected, weight, norm_weight = ctx.saved_tensors
-        kept = ctx.enlarged
+        projected, weight, norm_weight, large, mean, inverse_std = ctx.saved_tensors
         of_large, of_norm_weight, of_norm_bias = torch.ops.aten.native_batch_norm_backward(
-            *(gradient, kept.large, norm_weight, None, None, kept.mean, kept.inverse_std, True, ctx.eps, [True] * 3)
+            *(gradient, large, norm_weight, None, None, mean, inverse_std, True, ctx.eps, [True] * 3)
         )
         of_convolution = convolution_backward(of_large, projected, weight, ctx.upsample)
-        return *of_convolution, of_norm_weight, of_norm_bias, None, None, None
+        return None, *of_convolution, of_norm_weight, of_norm_bias, None, None
 
 
 @contextmanager
