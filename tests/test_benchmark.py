@@ -32,6 +32,7 @@ def test_every_model_at_every_size() -> None:
         assert r.params_m * 1e6 == pytest.approx(sum(p.numel() for p in model.parameters()))
         assert 0 < r.ms_min <= r.ms <= r.ms_max
         assert r.images_per_s == pytest.approx(2000 / r.ms)
+        assert r.gflops_per_s is not None
         assert r.gflops_per_s > 0
         assert r.difference is not None
         assert r.difference < 1e-5

@@ -48,7 +48,8 @@ class Result:
         ms_min: The shortest.
         ms_max: The longest.
         ratio: How many times as fast as the first form and precision of the same model and size.
-        gflops_per_s: Billions of floating-point operations that convolutions and matrix products do in a second.
+        gflops_per_s: Billions of floating-point operations that convolutions and matrix products do in a second; None
+            for compiled models, which hide them.
         share_of_peak: That, as a share of what one large convolution does in the same precision in the same run.
         difference: Of the logits from the first form's, at most; in inference.
         saved_mb: What the forward pass keeps for the backward pass, in megabytes; in training.
@@ -66,8 +67,8 @@ class Result:
     ms_min: float
     ms_max: float
     ratio: float
-    gflops_per_s: float
-    share_of_peak: float
+    gflops_per_s: float | None
+    share_of_peak: float | None
     difference: float | None
     saved_mb: float | None
     memory_gb: float | None
@@ -162,7 +163,7 @@ def _measure(workloads: list[Workload], rounds: int, memory: bool, memory_budget
         case, median, ms = workload.case, statistics.median(seconds[i]), [1000 * value for value in seconds[i]]
         logits = None if case.training else workload.forward().float()
         base_seconds, base_logits = first.setdefault((case.model, case.image_size), (median, logits))
-        per_second = 0.0 if case.form == "compiled" else flops(workload.step) / median  # a compiled step hides them
+        per_second = None if case.form == "compiled" else flops(workload.step) / median
         result = Result(
             model=case.model,
             form=case.form,
@@ -174,8 +175,8 @@ def _measure(workloads: list[Workload], rounds: int, memory: bool, memory_budget
             ms_min=min(ms),
             ms_max=max(ms),
             ratio=base_seconds / median,
-            gflops_per_s=per_second / 1e9,
-            share_of_peak=per_second / best[case.precision],
+            gflops_per_s=None if per_second is None else per_second / 1e9,
+            share_of_peak=None if per_second is None else per_second / best[case.precision],
             difference=None if logits is None else float((logits - cast(torch.Tensor, base_logits)).abs().max()),
             saved_mb=saved_for_backward(workload.forward, workload.model) / 1e6 if case.training else None,
             memory_gb=_in_own_process(case) if memory else None,
@@ -263,8 +264,8 @@ def _print(results: Sequence[Result], machine: dict[str, str | int], options: di
         "ms": lambda r: f"{r.ms:.1f}",
         "min-max": lambda r: f"{r.ms_min:.1f}-{r.ms_max:.1f}",
         "ratio": lambda r: f"{r.ratio:.2f}",
-        "GFLOP/s": lambda r: f"{r.gflops_per_s:.0f}" if r.gflops_per_s else "",
-        "of peak": lambda r: f"{r.share_of_peak:.0%}" if r.gflops_per_s else "",
+        "GFLOP/s": lambda r: None if r.gflops_per_s is None else f"{r.gflops_per_s:.0f}",
+        "of peak": lambda r: None if r.share_of_peak is None else f"{r.share_of_peak:.0%}",
         "difference": lambda r: None if r.difference is None else f"{r.difference:.1e}",
         "saved MB": lambda r: None if r.saved_mb is None else f"{r.saved_mb:.1f}",
         "memory GB": lambda r: None if r.memory_gb is None else f"{r.memory_gb:.2f}",

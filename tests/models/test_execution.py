@@ -87,7 +87,8 @@ def test_same_gradients_in_float32(execution: Execution, name: str) -> None:
     torch.manual_seed(0)
     model = create_model(name, 5, dropout=0.0)
     exact = losses_and_state(model, "plain")[1]
-    plain, found = (losses_and_state(model, form, dtype=torch.float32)[1] for form in ("plain", execution))  # type: ignore[arg-type]
+    forms: tuple[Execution, ...] = ("plain", execution)
+    plain, found = (losses_and_state(model, form, dtype=torch.float32)[1] for form in forms)
     assert (found - exact).norm() < max(1e-5 * exact.norm(), 3 * (plain - exact).norm())
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.models import give_statistics
 from wavemix_pl import WaveMixSegmenter, create_model
 from wavemix_pl.measurement import flops
 from wavemix_pl.models.fused import FusedBlock, FusedClassifier
@@ -21,12 +22,7 @@ def model_with_statistics(name: str, **arguments: Any) -> Any:
     """A model whose batch norms have seen something."""
     torch.manual_seed(0)
     model = create_model(name, 5, **arguments)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
+    give_statistics(model)
     return model.eval()
 
 

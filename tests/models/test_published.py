@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models import give_statistics
 from wavemix_pl import WaveMixConfig, create_model
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.execution import Execution
@@ -30,12 +31,7 @@ def test_same_logits_and_gradients(task: Any, stem: str, level: int, other: dict
         f"WaveMix-16/2 (level {level})", 5, task=task, stem=stem, stride=2, patch_size=4, dropout=0.0, **other
     )
     theirs = published_model(ours.config, 5, task)
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
+    give_statistics(theirs)
     ours.load_state_dict(our_names(theirs.state_dict()), strict=True)
     ours.train(training)
     theirs.train(training)
