@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from PIL import Image
 from torch import Tensor
 
 from wavemix_pl.cli import main
+from wavemix_pl.data import generated
 from wavemix_pl.data.embedded import EmbeddedFashionMNIST
 
 settings.register_profile("default", deadline=None)  # the first call of a torch operation can take long
@@ -23,13 +21,15 @@ settings.load_profile("default")
 CITYSCAPES_SIZE = (32, 64)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore:GENERATED IMAGES")  # tests that run on them know it
+
+
 def write_idx(path: Path, values: Tensor) -> None:
-    """Writes unsigned bytes in MNIST's format, gzipped where the name says so."""
-    data = (
-        struct.pack(f">I{values.ndim}I", 0x0800 + values.ndim, *values.shape) + values.to(torch.uint8).numpy().tobytes()
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    """Writes numbers in MNIST's format, gzipped where the name says so."""
+    generated.write_idx(path, values.to(torch.uint8).numpy())
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
 
 
 def write_fashion_mnist(folder: Path, train: int, test: int, suffix: str = "") -> None:
@@ -42,25 +42,9 @@ def write_fashion_mnist(folder: Path, train: int, test: int, suffix: str = "") -
         write_idx(folder / f"{name}-labels-idx1-ubyte{suffix}", full.targets[chosen])
 
 
-def write_cityscapes(root: Path, seed: int = 0) -> None:
+def write_cityscapes(root: Path) -> None:
     """A small Cityscapes: six training, three validation images; masks hold label ids in blocks, void among them."""
-    rng = np.random.default_rng(seed)
-    for split, cities in (("train", {"aachen": 4, "ulm": 2}), ("val", {"lindau": 3})):
-        for city, count in cities.items():
-            for number in range(count):
-                stem = f"{city}_{number:06d}_000019"
-                ids = rng.choice([0, 3, 7, 8, 11, 17, 21, 23, 24, 26, 33], size=(4, 8)).astype(np.uint8)
-                mask = np.kron(ids, np.ones((CITYSCAPES_SIZE[0] // 4, CITYSCAPES_SIZE[1] // 8), dtype=np.uint8))
-                image = np.stack([mask * 7, 255 - mask * 5, mask * 3], axis=-1).astype(np.uint8)
-                for kind, name, pixels in (
-                    ("leftImg8bit", f"{stem}_leftImg8bit.png", image),
-                    ("gtFine", f"{stem}_gtFine_labelIds.png", mask),
-                    ("gtFine", f"{stem}_gtFine_instanceIds.png", mask),
-                ):
-                    path = root / kind / split / city / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(path)
-                (root / "gtFine" / split / city / f"{stem}_gtFine_polygons.json").write_text("{}")
+    generated.write_dataset("Cityscapes", root, images=6)
 
 
 @pytest.fixture(scope="session")

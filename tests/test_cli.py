@@ -16,7 +16,6 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.conftest import write_cityscapes
 from wavemix_pl import __version__, create_model
 from wavemix_pl.data import EmbeddedFashionMNIST
 from wavemix_pl.modules import ClassificationModule
@@ -225,14 +224,6 @@ def test_optimizer_scheduler_and_precision_by_options(run: Run, data_root: Path)
     content = torch.load(checkpoint(Path("run"), "last"), weights_only=True)
     assert content["lr_schedulers"][0]["last_epoch"] == 2  # two steps, not one epoch
     assert "sum" in content["optimizer_states"][0]["state"][0]  # Adagrad's
-
-
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
-def test_recipes_run(run: Run, recipe: Path, tmp_path: Path) -> None:
-    options = {"cityscapes.yaml": (f"--data.root={tmp_path}", "--data.image_size=[32,64]", "--data.num_workers=0")}
-    write_cityscapes(tmp_path)
-    few = options.get(recipe.name, ())
-    assert run("fit", "--config", recipe, "--trainer.fast_dev_run=1", "--data.batch_size=2", *few) == 0
 
 
 def test_ddp_by_the_real_launcher(tmp_path: Path, data_root: Path) -> None:

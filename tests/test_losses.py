@@ -47,12 +47,26 @@ def test_definition_pixel_by_pixel(gamma: float, seed: int) -> None:
     torch.testing.assert_close(focal_loss(logits, targets, gamma, ignore_index=VOID), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_it_is_not_the_published_codes() -> None:
-    """The factor belongs to each pixel, not to their mean."""
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mean_first_is_the_published_codes(gamma: float, smoothing: float) -> None:
+    """One factor for the mean of all pixels, void aside: by its formula, value and gradient."""
+    logits, targets = example()
+    weight = torch.tensor([0.2, 1.0, 2.0, 0.5, 3.0])
+    mean = F.cross_entropy(logits, targets, weight, ignore_index=VOID, label_smoothing=smoothing)
+    published = (1 - (-mean).exp()) ** gamma * mean
+    ours = focal_loss(logits, targets, gamma, weight, VOID, smoothing, mean_first=True)
+    torch.testing.assert_close(ours, published)
+    torch.testing.assert_close(torch.autograd.grad(ours, logits), torch.autograd.grad(published, logits))
+    nothing = focal_loss(logits, torch.full_like(targets, VOID), ignore_index=VOID, mean_first=True)
+    assert float(nothing.detach()) == 0
+
+
+def test_mean_first_is_another_loss() -> None:
+    """The paper's factor belongs to each pixel, not to their mean."""
     logits, targets = example(void=False)
-    mean = F.cross_entropy(logits, targets)
-    published = (1 - (-mean).exp()) ** 2 * mean
-    assert abs(float((focal_loss(logits, targets) - published).detach())) > 0.01
+    pixelwise, published = FocalLoss()(logits, targets), FocalLoss(mean_first=True)(logits, targets)
+    assert abs(float((pixelwise - published).detach())) > 0.01
 
 
 def test_void_pixels_have_no_gradient() -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from wavemix_pl.data import EmbeddedFashionMNIST, FashionMNIST
 from wavemix_pl.errors import InputError
-from wavemix_pl.modules import ClassificationModule
+from wavemix_pl.modules import ClassificationModule, SegmentationModule
 
 
 def trainer(**arguments: Any) -> L.Trainer:
@@ -154,6 +154,37 @@ def test_execution_is_chosen_by_the_device(data_root: Path) -> None:
         fit(compiled, data_root)
     assert compiled.model.execution == "plain"
     assert calls == ["WaveMixClassifier"]
+
+
+def test_backbone(data_root: Path, tmp_path: Path) -> None:
+    """Stem and blocks of a classifier of other classes, or of a segmenter; the head is new, and nothing is saved."""
+    arguments: dict[str, Any] = {"variant": "WaveMix-8/1 (level 2)", "in_channels": 1, "overrides": {"stride": 2}}
+    for source in (ClassificationModule(num_classes=3, **arguments), SegmentationModule(num_classes=4, **arguments)):
+        torch.save({"state_dict": source.state_dict()}, tmp_path / "source.ckpt")
+        module = ClassificationModule(
+            **arguments, backbone=str(tmp_path / "source.ckpt"), optimizer=lambda p: torch.optim.SGD(p, lr=0.0)
+        )
+        head = module.model.head.linear.weight.clone()
+        fit(module, data_root).save_checkpoint(tmp_path / "run.ckpt")
+        taken = dict(source.model.named_parameters())
+        for name, value in module.model.named_parameters():
+            assert torch.equal(
+                value, head if name == "head.linear.weight" else value if name.startswith("head.") else taken[name]
+            ), name
+    (tmp_path / "source.ckpt").unlink()
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert "backbone" not in saved["hyper_parameters"]
+    trainer(max_epochs=2).fit(  # the file is gone, and not looked for
+        module, datamodule=FashionMNIST(root=str(data_root), batch_size=16), ckpt_path=tmp_path / "run.ckpt"
+    )
+    with pytest.raises(InputError, match=r"source\.ckpt: no such checkpoint"):
+        fit(module, data_root)
+
+
+def test_backbone_of_a_peer_is_refused() -> None:
+    pytest.importorskip("timm", reason="comes with the extra [baselines]")
+    with pytest.raises(InputError, match="backbone is WaveMix's"):
+        ClassificationModule("resnet18", backbone="weights.pth")
 
 
 def test_fused_test_and_prediction(data_root: Path) -> None:

@@ -103,6 +103,18 @@ def test_backbone_of_a_classifier(tmp_path: Path) -> None:
         trainer(max_epochs=1).fit(module(backbone="nowhere.ckpt"), datamodule=FashionScenes(**SMALL))
 
 
+def test_void_as_a_class_is_trained_and_not_scored() -> None:
+    """Where void is class 0, as in the published code; elsewhere it counts in neither."""
+    logits, masks = torch.randn(2, 11, 8, 8), torch.randint(0, 11, (2, 8, 8))
+    published = module(void_index=0)
+    torch.testing.assert_close(published.loss(logits, masks), F.cross_entropy(logits, masks))
+    (published.evaluations["val_masks"][0]).update(logits, masks)
+    expected = by_definition(logits.argmax(1), torch.where(masks == 0, 255, masks), 11)
+    assert published.evaluations["val_masks"][0].scores()["iou"].tolist()[1:] == pytest.approx(expected[1:])
+    void = torch.where(masks == 0, 255, masks)
+    torch.testing.assert_close(module().loss(logits, void), F.cross_entropy(logits, void, ignore_index=255))
+
+
 def test_by_the_command_line(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     scenes = ("--data=FashionScenes", "--data.scenes=24", "--data.val_scenes=8", "--data.test_scenes=8")
     options = ("--model=SegmentationModule", "--model.variant=WaveMix-8/1 (level 2)", "--trainer.max_epochs=2")
@@ -167,5 +179,7 @@ def test_paint() -> None:
 
 def test_convmixer_by_name() -> None:
     pytest.importorskip("timm", reason="comes with the extra [baselines]")
+    with pytest.raises(InputError, match="backbone is WaveMix's"):
+        module(variant="ConvMixer-8/1", backbone="weights.pth")
     model = module(variant="ConvMixer-8/1")
     assert model(torch.randn(1, 1, 16, 16)).shape == (1, 11, 16, 16)

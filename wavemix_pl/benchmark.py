@@ -103,7 +103,8 @@ def benchmark(
         image_sizes: Each as "HxW". Default: 224x224; for segmentation the three of the paper's Table 6.
         batch_size: Images at a time.
         num_classes: Default: 1000, for segmentation 19.
-        overrides: Fields of `WaveMixConfig`, such as {"stem": "patchify"}; peers take in_channels only.
+        overrides: Fields of `WaveMixConfig`, such as {"stem": "patchify"}, of which peers take in_channels only; of
+            peers alone their own arguments.
         channels_last: Whether the channels of a pixel lie side by side in memory; not in "published".
         device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
         rounds: How often each is timed, after one time that does not count.
@@ -123,7 +124,7 @@ def benchmark(
         **{"channels_last": channels_last, "device": place.type, "num_classes": num_classes or _CLASSES[task]},
     }
     cases = [
-        Case(name, form, precision, _size(size), overrides=_overrides(name, overrides or {}), **common)
+        Case(name, form, precision, _size(size), overrides=_overrides(name, models, overrides or {}), **common)
         for name, size in product(models, image_sizes or _SIZES[task])
         for precision in precisions or ["float32"]
         for form in _forms(name, training, forms)
@@ -138,9 +139,11 @@ def _is_wavemix(model: str) -> bool:
     return model.lower().strip().startswith("wavemix")
 
 
-def _overrides(model: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Of a peer the channels of its images only."""
-    return overrides if _is_wavemix(model) else {k: v for k, v in overrides.items() if k == "in_channels"}
+def _overrides(model: str, models: Sequence[str], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Of a peer beside WaveMix the channels of its images only."""
+    if _is_wavemix(model) or not any(map(_is_wavemix, models)):
+        return overrides
+    return {name: value for name, value in overrides.items() if name == "in_channels"}
 
 
 def _forms(model: str, training: bool, forms: Sequence[Form] | None) -> Sequence[Form]:

@@ -41,12 +41,33 @@ def _datasets(arguments: list[str]) -> None:
     datasets.run(arguments)
 
 
+def _tables(arguments: list[str]) -> None:
+    from wavemix_pl.paper import tables
+
+    tables.run(arguments)
+
+
+def _reproduce(arguments: list[str]) -> None:
+    from wavemix_pl.paper import reproduce
+
+    reproduce.run(arguments)
+
+
+def _report(arguments: list[str]) -> None:
+    from wavemix_pl.paper import report
+
+    report.run(arguments)
+
+
 # verb -> what it does, and the function that gets the whole command line, verb included
 VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "fit": ("train a model", _train),
     "validate": ("compute the metrics on the validation images", _train),
     "test": ("compute the metrics on the test images, and report", _train),
     "predict": ("name the classes of image files", _train),
+    "tables": ("show the paper's tables, our numbers beside them", _tables),
+    "reproduce": ("run a row of a table, and record its numbers", _reproduce),
+    "report": ("write all tables as Markdown and as one HTML page", _report),
     "datasets": ("list the data sets, or check the files of one", _datasets),
     "benchmark": ("measure images a second: models side by side, or 'benchmark data'", _benchmark),
 }

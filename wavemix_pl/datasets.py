@@ -62,13 +62,15 @@ def find_datasets(root: str) -> list[Listed]:
 def _look(name: str, kind: type[ImageDataModule], root: str) -> Listed:
     about = kind.about
     assert about is not None  # KINDS
-    found, missing = None, about.how
+    found, missing, note = None, about.how, about.note
     try:
-        path = kind(root=root).found()  # type: ignore[call-arg]  # all of KINDS have one
+        module = kind(root=root)  # type: ignore[call-arg]  # all of KINDS have one
+        path = module.found()
         found = str(path) if path else None
+        note = "generated images, not the data set" if module.generated else note
     except InputError as error:
         missing = str(error)
-    facts = {key: value for key, value in asdict(about).items() if key != "how"}
+    facts = {key: value for key, value in asdict(about).items() if key != "how"} | {"note": note}
     return Listed(name, found, None if found else missing, **facts)
 
 

@@ -124,10 +124,14 @@ class PeakMemory:
         return self
 
     def __exit__(self, *error: object) -> None:
-        on_gpu = self._device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self._device) if on_gpu else _resident("VmHWM")
+        peak = peak_memory(self._device)
         if self._before is not None and peak is not None:
             self.bytes = peak - self._before
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes in use so far: of tensors on a GPU, of this process on a CPU; None where the system does not tell."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
 
 
 def _resident(field: str) -> int | None:

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -20,6 +20,7 @@ from wavemix_pl.inference import PLAIN, TestTime, segment
 from wavemix_pl.models.baselines import build_model
 from wavemix_pl.models.wavemix import WaveMix, WaveMixClassifier, WaveMixSegmenter
 from wavemix_pl.models.weights import load_checkpoint, transfer_backbone
+from wavemix_pl.schedules import WarmupCosine
 from wavemix_pl.scores import PublishedScore, SegmentationScores
 
 Batch = tuple[Tensor, Tensor]
@@ -46,6 +47,8 @@ class ImageModule(L.LightningModule):
             "fast" on a CPU and "plain" elsewhere, where "fast" has not been measured.
         compile: Whether training compiles the model with torch.compile. It goes with plain execution only.
         fuse: Whether `test` and `predict` make a WaveMix faster with `model.fuse()`, at logits equal to rounding.
+        backbone: Checkpoint of a classifier or segmenter, ours or the authors', from which a WaveMix takes stem and
+            blocks when training begins; the head stays new. A resumed run has its own already.
 
     Attributes:
         preprocessing: What the training data did to its images and the names of its classes, in plain values; saved
@@ -56,7 +59,7 @@ class ImageModule(L.LightningModule):
     monitor: ClassVar[str]
     monitor_mode: ClassVar[Literal["min", "max"]] = "max"
     # arguments that another run may choose anew
-    not_saved: ClassVar[tuple[str, ...]] = ("optimizer", "lr_scheduler", "execution", "compile", "fuse")
+    not_saved: ClassVar[tuple[str, ...]] = ("optimizer", "lr_scheduler", "execution", "compile", "fuse", "backbone")
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class ImageModule(L.LightningModule):
         execution: Literal["auto", "plain", "fast", "lean", "checkpointed"] = "auto",
         compile: bool = False,
         fuse: bool = False,
+        backbone: str | None = None,
     ) -> None:
         super().__init__()
         if overrides and "in_channels" in overrides:
@@ -85,13 +89,15 @@ class ImageModule(L.LightningModule):
         self.model = model.to(memory_format=torch.channels_last)  # the faster layout
         if not isinstance(model, WaveMix) and (fuse or execution not in ("auto", "plain")):
             raise InputError(f"execution and fuse are WaveMix's; {variant} runs plain only: leave them out")
+        if not isinstance(model, WaveMix) and backbone:
+            raise InputError(f"backbone is WaveMix's; {variant} has none that could be taken: leave it out")
         self.loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         # The prefix keeps the keys apart from attributes of ModuleDict, such as its method `train`.
         self.mean_loss = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in STAGES})
         self.scores = nn.ModuleDict({f"{stage}_scores": self._scores(stage) for stage in STAGES})
         self.preprocessing: dict[str, Any] | None = None
         self._optimizer, self._lr_scheduler, self._lr_interval = optimizer, lr_scheduler, lr_interval
-        self._execution, self._compile, self._fuse = execution, compile, fuse
+        self._execution, self._compile, self._fuse, self.backbone = execution, compile, fuse, backbone
         self._fused: tuple[nn.Module, ...] = ()  # in a tuple: no part of this module
 
     @abstractmethod
@@ -103,6 +109,9 @@ class ImageModule(L.LightningModule):
         return MetricCollection(self.make_scores(self.hparams["num_classes"]), prefix=f"{stage}_", compute_groups=False)
 
     def on_fit_start(self) -> None:
+        if self.backbone and not self.trainer.ckpt_path:  # not in setup, when Lightning does not say yet if it resumes
+            transfer = transfer_backbone(self.model, load_checkpoint(self.backbone))
+            rank_zero_info(f"backbone from {self.backbone}: {transfer}")
         # validate() before fit() leaves states that were made in inference mode, which training may not touch
         for metric in self.modules():
             if isinstance(metric, Metric):
@@ -174,10 +183,17 @@ class ImageModule(L.LightningModule):
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine):
+            self._compare_epochs(scheduler.epochs)
         entry: dict[str, Any] = {"scheduler": scheduler, "interval": self._lr_interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             entry["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": entry}
+
+    def _compare_epochs(self, scheduled: int) -> None:
+        trainer = self._trainer
+        if trainer and not getattr(trainer, "fast_dev_run", False) and trainer.max_epochs not in (None, scheduled):
+            rank_zero_warn(f"WarmupCosine has {scheduled} epochs, the run {trainer.max_epochs}: set both alike")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self._trainer, "datamodule", None)
@@ -207,10 +223,9 @@ class SegmentationModule(ImageModule):
     evaluation.
 
     Args:
-        void_index: Target of void pixels, which count neither in the loss nor in the scores; the command line takes it
-            from the data.
-        backbone: Checkpoint of a classifier or segmenter, ours or the authors', from which stem and blocks are taken
-            when training begins.
+        void_index: Target of void pixels, which count neither in the loss nor in the scores; where it is one of the K
+            classes, as in the published code, the loss counts it like the others. The command line takes it from the
+            data.
         test_time: Scales, mirrors and windows in `test` and `predict`. The paper uses none of them.
         published_score: Whether to log `published_score`, which the published code calls mIoU, beside the mean IoU.
         kwargs: As in `ImageModule`; `variant` may also be "ConvMixer-DIM/DEPTH", with the same head.
@@ -221,21 +236,22 @@ class SegmentationModule(ImageModule):
 
     task = "segmentation"
     monitor = "val_miou"
-    not_saved = (*ImageModule.not_saved, "backbone", "test_time", "published_score")
+    not_saved = (*ImageModule.not_saved, "test_time", "published_score")
 
     def __init__(
         self,
         void_index: int = 255,
-        backbone: str | None = None,
         test_time: TestTime = PLAIN,
         published_score: bool = False,
         **kwargs: Any,
     ) -> None:
         self._void_index = void_index
         super().__init__(**kwargs)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=self.hparams["label_smoothing"], ignore_index=void_index)
-        self.backbone, self.test_time = backbone, test_time
-        masks = [SegmentationScores(self.hparams["num_classes"], void_index)]
+        num_classes, label_smoothing = self.hparams["num_classes"], self.hparams["label_smoothing"]
+        ignored = void_index if void_index >= num_classes else -100
+        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing, ignore_index=ignored)
+        self.test_time = test_time
+        masks = [SegmentationScores(num_classes, void_index)]
         kinds = nn.ModuleList([*masks, PublishedScore(void_index)] if published_score else masks)
         self.evaluations = nn.ModuleDict({f"{stage}_masks": deepcopy(kinds) for stage in ("val", "test")})
         self.class_iou: Tensor | None = None
@@ -247,11 +263,6 @@ class SegmentationModule(ImageModule):
     def _scores(self, stage: Stage) -> MetricCollection:
         # none in training, where counting every pixel of every step would take an eighth of a small model's time
         return MetricCollection({}) if stage == "train" else super()._scores(stage)
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and self.backbone and not self.trainer.ckpt_path:
-            transfer = transfer_backbone(self.model, load_checkpoint(self.backbone))
-            rank_zero_info(f"backbone from {self.backbone}: {transfer}")
 
     def _logits(self, stage: Stage, images: Tensor, targets: Tensor) -> Tensor:
         logits = segment(self, images, self.test_time) if stage == "test" else self(images)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser
 
 from wavemix_pl.errors import InputError
 
 
-class Parser(LightningArgumentParser):
+class Parser(ArgumentParser):
     """Says in one line what is wrong with the arguments."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from wavemix_pl.errors import InputError
@@ -25,11 +26,13 @@ class RunDirectory:
         path: Of the directory.
         checkpoint: From which the run goes on, or None.
         made_now: Whether this process made the directory.
+        lock: Keeps other runs out of it; None in processes other than the first.
     """
 
     path: Path
     checkpoint: str | None
     made_now: bool
+    lock: FileLock | None = None
 
     def discard(self) -> None:
         """Removes what a run left that was refused before it trained."""
@@ -47,8 +50,8 @@ def choose_directory(given: str | None, name: str, checkpoint: str | None) -> Ru
             that is not there yet starts a new run, so that one command can both start and go on.
 
     Raises:
-        InputError: The directory holds a run that would be overwritten, or several processes that were not started by
-            Lightning have no common directory.
+        InputError: The directory holds a run that would be overwritten, another process is at work in it, or several
+            processes that were not started by Lightning have no common directory.
     """
     if not _first_process() and _VARIABLE in os.environ:
         path = Path(os.environ[_VARIABLE])
@@ -63,8 +66,24 @@ def choose_directory(given: str | None, name: str, checkpoint: str | None) -> Ru
         )
     if checkpoint in _OF_A_RUN and found is None:
         rank_zero_info(f"{path} has no {checkpoint}.ckpt to go on from: a new run")
+    lock = lock_directory(path) if _first_process() else None
     os.environ[_VARIABLE] = str(path)
-    return RunDirectory(path, found, made_now)
+    return RunDirectory(path, found, made_now, lock)
+
+
+def lock_directory(path: Path, name: str = ".lock") -> FileLock:
+    """Keeps a directory for this process, until the lock is released or the process ends, however it ends.
+
+    Raises:
+        InputError: Another process has it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"another process is at work in {path}: wait for it, or choose another directory") from None
+    return lock
 
 
 def _below_runs(name: str, checkpoint: str | None) -> tuple[Path, bool]:

@@ -27,15 +27,16 @@ from wavemix_pl.parser import Parser, plain_message
 from wavemix_pl.predictions import print_masks, print_predictions, rank_classes
 from wavemix_pl.run_directory import RunDirectory, choose_directory, directory_of, keep_metrics
 
-_RUN_VARIABLE = (
-    "WAVEMIX_PL_RUN"  # tells the processes that Lightning starts for DDP which directory the first one chose
-)
 _IMAGE_FILES = "wavemix_pl.data.ImageFiles"
 _LINKED = ("num_classes", "in_channels")  # from data to model
 _WARNINGS_OF_LIGHTNING = (
     "Experiment logs directory .* exists",  # an earlier metrics.csv has been put out of its way
     "`isinstance.treespec, LeafSpec.`",  # its own use of a deprecated call
 )
+
+
+class _TrainingParser(Parser, LightningArgumentParser):
+    """Lightning's parser with this project's errors."""
 
 
 class TrainingCLI(LightningCLI):
@@ -62,7 +63,7 @@ class TrainingCLI(LightningCLI):
                 seed_everything_default=0,
                 auto_configure_optimizers=False,  # the module makes them: only so can they be made a second time
                 save_config_kwargs={"overwrite": True},
-                parser_class=Parser,
+                parser_class=_TrainingParser,
                 args=arguments,
             )
         except Exception as error:
@@ -76,6 +77,9 @@ class TrainingCLI(LightningCLI):
             if cls._directory and (cls._running is None or cls._running.global_step == 0):
                 cls._directory.discard()
             raise refused from error
+        finally:
+            if cls._directory and cls._directory.lock:
+                cls._directory.lock.release()
 
     def _run_subcommand(self, subcommand: str) -> None:
         type(self)._running = self.trainer
@@ -180,6 +184,7 @@ class TrainingCLI(LightningCLI):
             self.save_config_callback = None  # the run's config.yaml says how it was trained
             # These callbacks are training's: a test does not need them.
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")
+            warnings.filterwarnings("ignore", "You're using the WeightAveraging callback")
         elif config.ckpt_path and Path(config.trainer.default_root_dir, "config.yaml").exists():
             self.save_config_kwargs["config_filename"] = "config.resumed.yaml"
         if self.config.subcommand == "predict" and (config.images or config.data.class_path == _IMAGE_FILES):

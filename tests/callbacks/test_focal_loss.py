@@ -25,11 +25,11 @@ def install(module: L.LightningModule, callback: FocalLossCallback, stage: str =
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
 def test_takes_void_and_smoothing_from_the_module(stage: str) -> None:
-    module = SegmentationModule(num_classes=3, void_index=0, label_smoothing=0.1)
+    module = SegmentationModule(num_classes=3, void_index=3, label_smoothing=0.1)
     loss = install(module, FocalLossCallback(gamma=1.5, weight=[1.0, 2.0, 3.0]), stage)
     assert isinstance(loss, FocalLoss)
-    logits, targets = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
-    expected = focal_loss(logits, targets, 1.5, torch.tensor([1.0, 2.0, 3.0]), 0, 0.1)
+    logits, targets = torch.randn(1, 3, 4, 4), torch.randint(0, 4, (1, 4, 4))
+    expected = focal_loss(logits, targets, 1.5, torch.tensor([1.0, 2.0, 3.0]), 3, 0.1)
     torch.testing.assert_close(loss(logits, targets), expected)
 
 
@@ -38,6 +38,12 @@ def test_on_a_classifier_and_twice() -> None:
     callback = FocalLossCallback()
     first = install(module, callback)
     assert install(module, callback, "test") is first
+
+
+def test_mean_first() -> None:
+    loss = install(ClassificationModule("WaveMix-Lite-4/1"), FocalLossCallback(mean_first=True))
+    logits, targets = torch.randn(4, 10), torch.arange(4)
+    torch.testing.assert_close(loss(logits, targets), focal_loss(logits, targets, mean_first=True))
 
 
 def test_refused() -> None:

@@ -40,6 +40,13 @@ def test_split_is_seeded_whole_and_disjoint(data_root: Path) -> None:
     assert parts[0] != parts[1]
 
 
+def test_validation_on_test_images(data_root: Path) -> None:
+    data = module(data_root, validate_on_test=True)
+    assert len(data.train_set) == 80  # type: ignore[arg-type]
+    assert epoch(data.val_dataloader(), 0) == epoch(data.test_dataloader(), 0)
+    assert len(epoch(data.val_dataloader(), 0)) == 20
+
+
 def test_batches_have_the_form_that_the_plan_says(data_root: Path) -> None:
     data = module(data_root)
     images, targets = next(iter(data.train_dataloader()))

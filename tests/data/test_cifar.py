@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +18,10 @@ import torch
 from torchvision import datasets
 
 from wavemix_pl.data import CIFAR10, CIFAR100, SVHN
+from wavemix_pl.data.cifar import generated_files
 from wavemix_pl.data.download import staged
+from wavemix_pl.data.generated import write_dataset
+from wavemix_pl.data.manifest import Manifest
 from wavemix_pl.errors import InputError
 
 
@@ -27,27 +29,16 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, kind: type[CIFAR10], per_file: int = 8) -> None:
-    """The files of CIFAR-10 or -100 with few images; torchvision is told their checksums."""
-    published = kind.published
-    folder, rng = root / published.base_folder, np.random.default_rng(0)
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, kind: type[CIFAR10]) -> None:
+    """Files of 40 and 20 generated images that pass for the published ones: torchvision is told their checksums."""
+    published, files = kind.published, generated_files(kind, Manifest(kind.__name__, images=40, seed=0))
+    folder = root / published.base_folder
     folder.mkdir(parents=True)
-    fine = kind is CIFAR100
-
-    def write(name: str, content: dict[str, Any]) -> list[str]:
-        (folder / name).write_bytes(pickle.dumps(content))
-        return [name, md5((folder / name).read_bytes())]
-
-    def images(name: str) -> list[str]:
-        pixels = rng.integers(0, 256, (per_file, 3 * 32 * 32), dtype=np.uint8)
-        labels = [int(label) for label in rng.integers(0, 100 if fine else 10, per_file)]
-        return write(name, {"data": pixels, "fine_labels" if fine else "labels": labels})
-
-    names = list(kind.class_names)
-    meta = write(published.meta["filename"], {published.meta["key"]: names})
-    monkeypatch.setattr(published, "train_list", [images(name) for name, _ in published.train_list])
-    monkeypatch.setattr(published, "test_list", [images(name) for name, _ in published.test_list])
-    monkeypatch.setattr(published, "meta", {**published.meta, "md5": meta[1]})
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(published, part, [[name, md5(files[name])] for name, _ in getattr(published, part)])
+    monkeypatch.setattr(published, "meta", {**published.meta, "md5": md5(files[published.meta["filename"]])})
 
 
 @pytest.fixture(params=[CIFAR10, CIFAR100])
@@ -159,17 +150,9 @@ def _write_and_stop(path: Path) -> None:
     raise KeyboardInterrupt
 
 
-def write_svhn(root: Path, count: int = 20, **changes: Any) -> None:
-    savemat = pytest.importorskip("scipy.io").savemat
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        content = {"X": rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)}
-        content["y"] = (np.arange(count, dtype=np.uint8) % 10 + 1)[:, None]
-        savemat(root / f"{split}_32x32.mat", content | changes)
-
-
 def test_svhn_equals_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_svhn(tmp_path)
+    pytest.importorskip("scipy")
+    write_dataset("SVHN", tmp_path, images=20)
     monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda *arguments: True)
     for split in ("train", "test"):
         ours = SVHN(root=str(tmp_path)).load(split)  # type: ignore[arg-type]
@@ -182,17 +165,21 @@ def test_svhn_equals_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"y": np.full((20, 1), 11)}, "expected labels 1 to 10"),
-        ({"y": np.ones((19, 1))}, "expected X"),
+        ({"y": np.full((10, 1), 11)}, "expected labels 1 to 10"),
+        ({"y": np.ones((9, 1))}, "expected X"),
         (None, "cannot be read"),
     ],
 )
 def test_svhn_damaged(tmp_path: Path, changes: dict[str, Any] | None, said: str) -> None:
+    io = pytest.importorskip("scipy.io")
     with pytest.raises(InputError, match="download=true"):
         SVHN(root=str(tmp_path)).load("train")
-    write_svhn(tmp_path, **(changes or {}))
+    write_dataset("SVHN", tmp_path)
+    path = tmp_path / "train_32x32.mat"
     if changes is None:
-        (tmp_path / "train_32x32.mat").write_bytes(b"MATLAB" + bytes(300))
+        path.write_bytes(b"MATLAB" + bytes(300))
+    else:
+        io.savemat(path, {"X": io.loadmat(path)["X"], **changes})
     with pytest.raises(InputError, match=f"train_32x32.mat: {said}") as caught:
         SVHN(root=str(tmp_path)).load("train")
     assert "\n" not in str(caught.value)

@@ -82,6 +82,19 @@ def test_image_and_mask_are_cropped_together(root: Path) -> None:
         assert torch.equal(masks, expected)
 
 
+def test_crops_change_with_the_epoch_but_not_with_workers(root: Path) -> None:
+    def epoch(number: int, **arguments: Any) -> list[torch.Tensor]:
+        loader = loaded(root, crop_size=(8, 8), **arguments).train_dataloader()
+        loader.sampler.set_epoch(number)  # type: ignore[attr-defined]  # as the trainer does
+        return [part for batch in loader for part in batch]
+
+    first = epoch(0)
+    for workers in (1, 2):
+        assert all(map(torch.equal, first, epoch(0, num_workers=workers)))
+    assert len(first) == len(epoch(1)) == 4
+    assert not all(map(torch.equal, first, epoch(1)))
+
+
 def test_split_leaves_the_official_validation_alone(root: Path) -> None:
     data = loaded(root)
     train, val = data.train_set, data.val_set

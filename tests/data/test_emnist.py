@@ -11,25 +11,16 @@ from torchvision import datasets
 
 from tests.conftest import write_idx
 from wavemix_pl.data import EMNIST, MNIST
-from wavemix_pl.data.mnist import EMNISTVariant
+from wavemix_pl.data.generated import write_dataset
+from wavemix_pl.data.mnist import EMNISTVariant, read_idx
 from wavemix_pl.errors import InputError
 
 CLASSES = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits": 10}
 
 
-def write_emnist(folder: Path, variant: str, suffix: str = "") -> None:
-    first = 1 if variant == "letters" else 0
-    for split, count in (("train", CLASSES[variant] * 2), ("test", CLASSES[variant])):
-        rng = torch.Generator().manual_seed(count)
-        images = torch.randint(0, 256, (count, 28, 28), generator=rng)
-        prefix = folder / f"emnist-{variant}-{split}"
-        write_idx(Path(f"{prefix}-images-idx3-ubyte{suffix}"), images)
-        write_idx(Path(f"{prefix}-labels-idx1-ubyte{suffix}"), torch.arange(count) % CLASSES[variant] + first)
-
-
 @pytest.mark.parametrize("variant", get_args(EMNISTVariant))
 def test_variants(tmp_path: Path, variant: EMNISTVariant) -> None:
-    write_emnist(tmp_path / "EMNIST" / "raw", variant)
+    write_dataset("EMNIST", tmp_path, images=2 * CLASSES[variant])
     data = EMNIST(variant=variant, root=str(tmp_path))
     assert data.num_classes == len(data.class_names) == CLASSES[variant]
     ours, theirs = data.load("test"), datasets.EMNIST(str(tmp_path), split=variant, train=False)
@@ -40,21 +31,25 @@ def test_variants(tmp_path: Path, variant: EMNISTVariant) -> None:
 
 
 def test_the_archives_own_layout(tmp_path: Path) -> None:
-    write_emnist(tmp_path / "gzip", "letters", ".gz")
+    write_dataset("EMNIST", tmp_path / "made")
+    for path in (tmp_path / "made").rglob("emnist-letters-*"):
+        write_idx(tmp_path / "gzip" / f"{path.name}.gz", read_idx(path))
     data = EMNIST(variant="letters", root=str(tmp_path))
     assert data.found() == tmp_path / "gzip"
-    assert len(data.load("train")) == 52
+    assert len(data.load("train")) == 10
 
 
 def test_letters_out_of_range(tmp_path: Path) -> None:
-    write_emnist(tmp_path, "letters")
-    write_idx(tmp_path / "emnist-letters-train-labels-idx1-ubyte", torch.zeros(52))
+    write_dataset("EMNIST", tmp_path)
+    write_idx(tmp_path / "EMNIST" / "raw" / "emnist-letters-train-labels-idx1-ubyte", torch.zeros(10))
     with pytest.raises(InputError, match="labels 1 to 26, got label 0"):
         EMNIST(variant="letters", root=str(tmp_path)).load("train")
 
 
 def test_other_variants_are_missing(tmp_path: Path) -> None:
-    write_emnist(tmp_path, "letters")
+    write_dataset("EMNIST", tmp_path)
+    for path in tmp_path.rglob("emnist-digits-*"):
+        path.unlink()
     with pytest.raises(InputError, match="EMNIST is neither"):
         EMNIST(variant="digits", root=str(tmp_path)).load("train")
     with pytest.raises(InputError, match="variants byclass"):
@@ -62,10 +57,9 @@ def test_other_variants_are_missing(tmp_path: Path) -> None:
 
 
 def test_mnist(tmp_path: Path) -> None:
-    for name, count in (("train", 20), ("t10k", 10)):
-        pixels = torch.arange(count * 784).view(-1, 28, 28) % 256
-        write_idx(tmp_path / "MNIST" / "raw" / f"{name}-images-idx3-ubyte", pixels)
-        write_idx(tmp_path / "MNIST" / "raw" / f"{name}-labels-idx1-ubyte", torch.arange(count) % 10)
+    write_dataset("MNIST", tmp_path, images=20)
     data, theirs = MNIST(root=str(tmp_path)), datasets.MNIST(str(tmp_path))
-    assert torch.equal(data.load("train").images[:, 0], theirs.data)
+    ours = data.load("train")
+    assert torch.equal(ours.images[:, 0], theirs.data)
+    assert torch.equal(ours.targets, theirs.targets)
     assert len(data.load("test")) == 10

@@ -26,6 +26,13 @@ def test_scenes_are_always_the_same() -> None:
     assert not torch.equal(first.val_set.images, first.test_set.images)  # type: ignore[union-attr]
 
 
+def test_validation_on_test_scenes() -> None:
+    data = FashionScenes(**SMALL, validate_on_test=True)
+    data.setup("fit")
+    assert torch.equal(data.train_set.images, data.load("train").images)  # type: ignore[union-attr]
+    assert torch.equal(data.val_set.images, data.load("test").images)  # type: ignore[union-attr]
+
+
 def test_form_and_labels() -> None:
     data = made()
     images, masks = data.train_set.images, data.train_set.targets  # type: ignore[union-attr]

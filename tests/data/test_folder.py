@@ -93,6 +93,13 @@ def test_without_val_a_part_of_train_is_kept(tmp_path: Path) -> None:
         data.setup("test")
 
 
+def test_validation_on_test_images(own: Path) -> None:
+    data = ImageFolderData(root=str(own), validate_on_test=True)
+    data.setup("fit")
+    assert len(data.train_set) == 24  # type: ignore[arg-type]
+    assert data.val_set.paths == data.load("test").paths  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("resize", "box"),
     [("squash", (0, 0, 60, 40)), ("center-crop", (10, 0, 40, 40)), ("random-crop", (10, 0, 40, 40))],
@@ -120,6 +127,12 @@ def test_grey_and_transparent_images_are_read(tmp_path: Path) -> None:
         Image.new(mode, (5, 4)).save(path)
     files = ImageFolderData(root=str(tmp_path)).load("train")
     assert [files[i][0].shape for i in range(4)] == [(3, 4, 5)] * 4
+
+
+def test_sixteen_bits_are_brought_to_eight_as_in_predictions(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(np.full((4, 5), 200 * 257, dtype=np.uint16)).save(tmp_path / "train" / "a" / "0.png")
+    assert ImageFolderData(root=str(tmp_path)).load("train")[0][0].unique().tolist() == [200]
 
 
 def test_bad_folders(tmp_path: Path, own: Path) -> None:

@@ -64,13 +64,16 @@ def test_batches(tmp_path: Path, num_workers: int) -> None:
     assert len(seen) == len(set(seen)) == len(labels) - sizes[0] % 5  # no image is in two of the splits
 
 
-def test_the_run_tells_its_split(tmp_path: Path, run: Callable[..., int]) -> None:
+@pytest.mark.parametrize("on_test", [False, True])
+def test_the_run_tells_its_split(tmp_path: Path, run: Callable[..., int], on_test: bool) -> None:
     labels = write_galaxies(tmp_path / "Galaxy10_DECals.h5")
     options = (f"--data.root={tmp_path}", "--data.batch_size=50", "--data.image_size=[8,8]")
     model = ("--model.variant=WaveMix-Lite-4/1", "--trainer.max_epochs=1", "--trainer.default_root_dir=run")
-    assert run("fit", "--data=Galaxy10", *options, *model) == 0
+    assert run("fit", "--data=Galaxy10", f"--data.validate_on_test={on_test}", *options, *model) == 0
     split = json.loads(Path("run/split.json").read_text())
-    assert sorted(split["train"] + split["val"] + split["test"]) == list(range(len(labels)))
+    held_out = [] if on_test else split["val"]
+    assert sorted(split["train"] + held_out + split["test"]) == list(range(len(labels)))
+    assert (split["val"] == split["test"]) == on_test
     assert split["test"] == Galaxy10(root=str(tmp_path)).load("test").indices
 
 

@@ -66,6 +66,19 @@ def test_a_part_of_train_is_kept_and_masks_of_validation_keep_their_size(tmp_pat
     assert masks.shape == (2, 24, 32)
     with pytest.raises(InputError, match="no folder 'test'"):
         data.setup("test")
+    with pytest.raises(InputError, match="no folder 'test'"):
+        made(tmp_path, validate_on_test=True).setup("fit")
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_validation_on_test_images(tmp_path: Path, split: str) -> None:
+    write_pairs(tmp_path, {"train": 8, "test": 3} | {split: 3})
+    data = made(tmp_path, validate_on_test=True, crop_size=(16, 16))
+    data.setup("fit")
+    assert len(data.train_set) == 8  # type: ignore[arg-type]
+    assert data.val_set.images == data.load("test").images  # type: ignore[union-attr]
+    assert next(iter(data.train_dataloader()))[0].shape == (2, 3, 16, 16)
+    assert next(iter(data.val_dataloader()))[0].shape == (2, 3, 24, 32)
 
 
 def test_bad_input(tmp_path: Path) -> None:

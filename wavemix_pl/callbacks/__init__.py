@@ -6,6 +6,7 @@ from wavemix_pl.callbacks.masks import MaskPicture, MaskWriter
 from wavemix_pl.callbacks.optimizer_switch import OptimizerSwitch
 from wavemix_pl.callbacks.prediction_picture import PredictionPicture
 from wavemix_pl.callbacks.random_state import RandomState
+from wavemix_pl.callbacks.resources import Resources
 from wavemix_pl.callbacks.test_report import TestReport
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "OptimizerSwitch",
     "PredictionPicture",
     "RandomState",
+    "Resources",
     "TestReport",
 ]

@@ -20,13 +20,15 @@ class FocalLossCallback(Callback):
     Args:
         gamma: How much pixels or images that are known already are weighted down.
         weight: Of each class, or None.
+        mean_first: The published code's: the factor is applied once, to the mean cross-entropy of the batch. For
+            comparison only.
 
     Raises:
         InputError: The module has no cross-entropy as its attribute `loss`, or another number of classes.
     """
 
-    def __init__(self, gamma: float = 2.0, weight: list[float] | None = None) -> None:
-        self.gamma, self.weight = gamma, weight
+    def __init__(self, gamma: float = 2.0, weight: list[float] | None = None, mean_first: bool = False) -> None:
+        self.gamma, self.weight, self.mean_first = gamma, weight, mean_first
         FocalLoss(gamma)  # refuses a bad gamma now
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -40,5 +42,5 @@ class FocalLossCallback(Callback):
         if self.weight is not None and classes is not None and len(self.weight) != classes:
             raise InputError(f"FocalLossCallback: {len(self.weight)} weights for {classes} classes")
         weight = loss.weight if self.weight is None else torch.tensor(self.weight)
-        focal = FocalLoss(self.gamma, weight, loss.ignore_index, loss.label_smoothing)
+        focal = FocalLoss(self.gamma, weight, loss.ignore_index, loss.label_smoothing, self.mean_first)
         pl_module.loss = focal.to(pl_module.device)

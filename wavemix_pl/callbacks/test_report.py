@@ -1,9 +1,11 @@
-"""The last page of a test: what came out, and what to do next."""
+"""The last page of a test: what came out, and what to do next; and the same in a file."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -14,7 +16,11 @@ from rich.table import Table
 
 
 class TestReport(Callback):
-    """Prints the test's metrics, the model's size, the speed of the test loop, the checkpoint and the next command."""
+    """Prints the test's metrics, the model's size, the speed of the test loop, the checkpoint and the next command.
+
+    `test.json` in the run's directory gets the metrics, the number of images, whether they were generated, and the
+    checkpoint.
+    """
 
     __test__ = False  # no test class, whatever its name says to pytest
 
@@ -39,14 +45,22 @@ class TestReport(Callback):
         seconds = time.perf_counter() - self._started
         if not trainer.is_global_zero:
             return
+        metrics = {k: float(value) for k, value in trainer.callback_metrics.items() if k.startswith("test_")}
         table = Table.grid(padding=(0, 2))
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith("test_"):
-                table.add_row(name, f"{float(value):.4f}")
+        for name, value in metrics.items():
+            table.add_row(name, f"{value:.4f}")
         table.add_row("parameters", f"{sum(p.numel() for p in pl_module.parameters()):,}")
         images = self._images * trainer.world_size
         table.add_row("images", f"{images:,} on {trainer.world_size} x {pl_module.device.type}")
         table.add_row("images/s", f"{images / seconds:,.0f} (loading and metrics included)")
+        report = {
+            "metrics": metrics,
+            "images": images,
+            "generated": getattr(getattr(trainer, "datamodule", None), "generated", None) is not None,
+            "checkpoint": trainer.ckpt_path and str(trainer.ckpt_path),
+        }
+        if Path(trainer.default_root_dir).is_dir():
+            Path(trainer.default_root_dir, "test.json").write_text(json.dumps(report, indent=2) + "\n")
         console = Console()
         console.print(Panel(table, title="Test", expand=False))
         if trainer.ckpt_path:

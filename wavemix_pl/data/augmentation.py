@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from wavemix_pl.errors import InputError
 
 Augment = Literal["none", "flip", "trivial", "rand"]
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[..., Any]  # as torchvision's: of an image, or of an image and its target, and returns the same
 
 _SINGLE: dict[Augment, Callable[[], Transform]] = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}
 
@@ -48,8 +48,7 @@ def single_image_transform(augment: Augment, erasing: float, mean: Sequence[floa
     steps: list[Any] = [_SINGLE[augment]()] if augment in _SINGLE else []
     if erasing:
         steps.append(v2.RandomErasing(erasing, value=[round(255 * value) for value in mean]))
-    composed: Transform | None = v2.Compose(steps) if steps else None
-    return composed
+    return v2.Compose(steps) if steps else None
 
 
 def flip(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,14 +68,14 @@ def mix(images: Tensor, targets: Tensor, num_classes: int, mixup: float, cutmix:
 
 
 class TransformedImages(Dataset[Any]):
-    """Another data set's images, each transformed by itself.
+    """Another data set's images, each transformed by itself with its target.
 
     What is random about it depends on the seed, the epoch and the image alone: not on workers, nor on a resume. An
     index says the epoch as well: epoch * number of images + image, as `EpochSampler` makes them.
 
     Args:
         dataset: Of (image, target).
-        transform: Of an image (C, H, W).
+        transform: Of an image (C, H, W) and its target.
         seed: Of the run.
     """
 
@@ -87,10 +86,11 @@ class TransformedImages(Dataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        image, target = self.dataset[index % len(self)]
+        item = self.dataset[index % len(self)]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(hash((self.seed, index)))  # torch.manual_seed would seed GPUs as well
-            return self.transform(image), target
+            image, target = self.transform(*item)
+            return image, target
 
 
 class EpochSampler(DistributedSampler[Any]):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, default_collate
 from torchvision.transforms import InterpolationMode
@@ -28,6 +29,7 @@ from wavemix_pl.data.augmentation import (
     mix,
     single_image_transform,
 )
+from wavemix_pl.data.manifest import Manifest, find_manifest
 from wavemix_pl.errors import InputError
 
 Split = Literal["train", "test"]
@@ -100,6 +102,8 @@ class ImageDataModule(L.LightningDataModule):
             masks.
         regularization: Flips beside those, random erasing, mixup, CutMix; for images without masks.
         image_size: (H, W) to which images are resized, without regard to their proportions. Default: their own size.
+        validate_on_test: Whether the test images take the validation images' part and all training images train: the
+            published scripts' habit, by which the best epoch is chosen on the test set. For comparison only.
 
     Attributes:
         class_names: In the order of the targets.
@@ -132,6 +136,7 @@ class ImageDataModule(L.LightningDataModule):
         augment: Augment = "none",
         regularization: Regularization = PLAIN,
         image_size: tuple[int, int] | None = None,
+        validate_on_test: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -147,7 +152,7 @@ class ImageDataModule(L.LightningDataModule):
         self._resize = image_size and self.image_size
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_fraction, self.split_seed = val_fraction, split_seed
-        self.augment, self.regularization = augment, regularization
+        self.augment, self.regularization, self.validate_on_test = augment, regularization, validate_on_test
         self.train_set: Dataset[Any] | None = None
         self.val_set: Dataset[Any] | None = None
         self.test_set: Dataset[Any] | None = None
@@ -159,6 +164,16 @@ class ImageDataModule(L.LightningDataModule):
     def found(self) -> Path | None:
         """Where the data lies, or None where it is missing."""
         return None
+
+    @property
+    def generated(self) -> Manifest | None:
+        """What is said of the images where they are generated; None where they are real."""
+        marked = self._marked()
+        return marked and marked[1]
+
+    def _marked(self) -> tuple[Path, Manifest] | None:
+        found = self.found()
+        return find_manifest(found) if found else None
 
     @property
     def num_classes(self) -> int:
@@ -179,10 +194,20 @@ class ImageDataModule(L.LightningDataModule):
         }
 
     def setup(self, stage: str) -> None:
+        if marked := self._marked():
+            rank_zero_warn(f"GENERATED IMAGES, not {marked[1].dataset}: no score on them is a result ({marked[0]})")
         if stage in ("fit", "validate") and self.train_set is None:
-            self.train_set, self.val_set = self._split(self.load("train"))
+            if self.validate_on_test:
+                rank_zero_info("validation on the test images, for comparison only: the best epoch is chosen on them")
+                self.train_set, self.val_set = self.load("train"), self.load("test")
+            else:
+                self.train_set, self.val_set = self.divide()
         if stage in ("test", "predict") and self.test_set is None:
             self.test_set = self.load("test")
+
+    def divide(self) -> tuple[Dataset[Any], Dataset[Any]]:
+        """The images that train, and those that are kept for validation."""
+        return self._split(self.load("train"))
 
     def _split(self, dataset: Any) -> tuple[Subset[Any], Subset[Any]]:
         total = len(dataset)

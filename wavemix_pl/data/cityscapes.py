@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import datasets
 
-from wavemix_pl.data.base import About, ImageDataModule, no_single_images
-from wavemix_pl.data.pairs import ImageMaskPairs
+from wavemix_pl.data.augmentation import Transform
+from wavemix_pl.data.base import About, ImageDataModule, Split, no_single_images
+from wavemix_pl.data.pairs import ImageMaskPairs, PairTransform
 from wavemix_pl.errors import InputError
 
 _VOID = 255
@@ -69,17 +69,13 @@ class Cityscapes(ImageDataModule):
     def found(self) -> Path | None:
         return self._root("train")
 
-    def setup(self, stage: str) -> None:
-        if stage in ("fit", "validate") and self.train_set is None:
-            self.train_set, _ = self._split(self._pairs("train", training=True))
-            _, self.val_set = self._split(self._pairs("train"))
-        if stage in ("test", "predict") and self.test_set is None:
-            self.test_set = self.load("test")
+    def transform(self, training: bool) -> Transform:
+        return PairTransform(self.image_size, self.crop_size, self.void_index, training=training)
 
-    def load(self, split: Literal["train", "test"]) -> Dataset[Any]:
+    def load(self, split: Split) -> ImageMaskPairs:
         return self._pairs("train" if split == "train" else "val")
 
-    def _pairs(self, split: str, training: bool = False) -> ImageMaskPairs:
+    def _pairs(self, split: str) -> ImageMaskPairs:
         root = self._root(split)
         if root is None:
             raise InputError(
@@ -93,10 +89,7 @@ class Cityscapes(ImageDataModule):
         missing = next((path for path in [*images, *masks] if not Path(path).is_file()), None)
         if missing:
             raise InputError(f"{missing}: no such file")
-        crop = self.crop_size if training else None
-        return ImageMaskPairs(
-            images, masks, self._class_of_id(), self.image_size, crop=crop, void=self.void_index, training=training
-        )
+        return ImageMaskPairs(images, masks, self._class_of_id())
 
     def _root(self, split: str) -> Path | None:
         parts = [Path("gtFine", split), Path("leftImg8bit", split)]

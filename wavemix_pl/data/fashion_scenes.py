@@ -47,13 +47,12 @@ class FashionScenes(ImageDataModule):
             raise InputError(f"each split needs a scene at least, got {scenes}, {val_scenes}, {test_scenes}")
         self.scenes, self.val_scenes, self.test_scenes = scenes, val_scenes, test_scenes
 
-    def setup(self, stage: str) -> None:
-        if stage in ("fit", "validate") and self.train_set is None:
-            garments, held_out = self._split(self._garments("train"))
-            self.train_set = compose_scenes(_pick(garments), self.scenes, seed=1)
-            self.val_set = compose_scenes(_pick(held_out), self.val_scenes, seed=2)
-        if stage in ("test", "predict") and self.test_set is None:
-            self.test_set = self.load("test")
+    def divide(self) -> tuple[TensorImages, TensorImages]:
+        garments, held_out = self._split(self._garments("train"))
+        return (
+            compose_scenes(_pick(garments), self.scenes, seed=1),
+            compose_scenes(_pick(held_out), self.val_scenes, seed=2),
+        )
 
     def load(self, split: Literal["train", "test"]) -> TensorImages:
         seed, count = (1, self.scenes) if split == "train" else (3, self.test_scenes)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as TF
 
+from wavemix_pl.data.image import open_pixels
 from wavemix_pl.errors import InputError
 
 
@@ -72,28 +71,15 @@ class ImageFiles(L.LightningDataModule):
 
 class _Files(Dataset[Any]):
     def __init__(self, files: list[Path], channels: int, size: list[int]) -> None:
-        self.files, self.mode, self.size = files, "L" if channels == 1 else "RGB", size
+        self.files, self.size = files, size
+        self.mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path = self.files[index]
-        try:
-            with Image.open(path) as opened:
-                pixels = TF.pil_to_tensor(_eight_bits(ImageOps.exif_transpose(opened), path).convert(self.mode))
-                return TF.resize(pixels, self.size, antialias=True), index
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's words for a damaged file
-            raise InputError(f"{path}: cannot be read as an image ({error})") from None
-
-
-def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Brings 16-bit grey to the 8 bits of every other image; PIL itself would cut it off at 255."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise InputError(f"{path}: pixels of mode {image.mode}, without a range: save it with 8 or 16 bits a channel")
-    return image
+        pixels = open_pixels(self.files[index], self.mode, upright=True)
+        return TF.resize(pixels, self.size, antialias=True), index
 
 
 def find_images(paths: list[str]) -> list[Path]:

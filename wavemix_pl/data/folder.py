@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
@@ -16,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from wavemix_pl.data.augmentation import Transform
 from wavemix_pl.data.base import ImageDataModule, Split
+from wavemix_pl.data.image import open_pixels
 from wavemix_pl.errors import InputError
 
 Resize = Literal["squash", "center-crop", "random-crop"]
@@ -39,17 +39,7 @@ class LabelledFiles(Dataset[Any]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return open_rgb(self.paths[index]), self.targets[index]
-
-
-def open_rgb(path: str) -> Tensor:
-    """The pixels (3, H, W) uint8 of an image file."""
-    try:
-        with Image.open(path) as image:
-            pixels: Tensor = TF.pil_to_tensor(image.convert("RGB"))
-            return pixels
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's words for a damaged file
-        raise InputError(f"{path}: cannot be read as an image ({error})") from None
+        return open_pixels(self.paths[index]), self.targets[index]
 
 
 class FileImages(ImageDataModule):
@@ -96,12 +86,12 @@ class _CoverAndCrop:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, target: Tensor | None = None) -> Any:
         height, width = image.shape[-2:]
         scale = max(self.size[0] / height, self.size[1] / width)
         covering = [max(round(height * scale), self.size[0]), max(round(width * scale), self.size[1])]
         cropped: Tensor = TF.center_crop(TF.resize(image, covering, antialias=True), list(self.size))
-        return cropped
+        return cropped if target is None else (cropped, target)
 
 
 class ImageFolderData(FileImages):
@@ -122,11 +112,10 @@ class ImageFolderData(FileImages):
         super().__init__(**kwargs)
         self.class_names = class_folders(self.root / "train")
 
-    def setup(self, stage: str) -> None:
-        if stage in ("fit", "validate") and self.train_set is None and (self.root / "val").is_dir():
-            self.train_set = files_of_classes(self.root / "train", self.class_names)
-            self.val_set = files_of_classes(self.root / "val", self.class_names)
-        super().setup(stage)
+    def divide(self) -> tuple[Dataset[Any], Dataset[Any]]:
+        if not (self.root / "val").is_dir():
+            return super().divide()
+        return self.load("train"), files_of_classes(self.root / "val", self.class_names)
 
     def found(self) -> Path | None:
         return self.root
@@ -155,10 +144,10 @@ def files_of_classes(folder: Path, classes: Sequence[str]) -> LabelledFiles:
     Raises:
         InputError: No images, or a class that is not among `classes`.
     """
-    unknown = next((name for name in class_folders(folder) if name not in set(classes)), None)
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = next((name for name in class_folders(folder) if name not in numbers), None)
     if unknown:
         raise InputError(f"{folder / unknown}: the training images have no such class")
-    numbers = {name: number for number, name in enumerate(classes)}
     present = {name: number for name, number in numbers.items() if (folder / name).is_dir()}
     files = make_dataset(str(folder), present, extensions=IMG_EXTENSIONS, allow_empty=True)
     if not files:

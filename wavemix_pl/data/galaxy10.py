@@ -61,13 +61,9 @@ class Galaxy10(ImageDataModule):
 
     def _write_split(self, path: Path) -> None:
         """Writes the numbers of the images of each split."""
-        assert isinstance(self.train_set, Subset)
-        assert isinstance(self.val_set, Subset)
-        outer = self.train_set.dataset.indices  # type: ignore[attr-defined]  # of the split into training and test
-        parts = {"train": self.train_set.indices, "val": self.val_set.indices}
-        numbers = {name: [outer[i] for i in indices] for name, indices in parts.items()}
+        parts = {"train": self.train_set, "val": self.val_set, "test": self.load("test")}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**numbers, "test": self.load("test").indices}))
+        path.write_text(json.dumps({name: _numbers(part) for name, part in parts.items()}))
 
     def load(self, split: Split) -> Subset[Any]:
         path = self.found()
@@ -85,6 +81,14 @@ class Galaxy10(ImageDataModule):
             drawn = members[torch.randperm(len(members), generator=rng)]
             test += drawn[: round(len(members) * self.test_fraction)].tolist()
         return {"train": sorted({*range(len(targets))} - {*test}), "test": sorted(test)}
+
+
+def _numbers(part: Any) -> list[int]:
+    """Numbers in the file of the images of a part, or of a part of a part."""
+    if not isinstance(part, Subset):
+        return list(range(len(part)))
+    outer = _numbers(part.dataset)
+    return [outer[index] for index in part.indices]
 
 
 class HDF5Images(Dataset[Any]):

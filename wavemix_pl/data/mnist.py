@@ -55,17 +55,18 @@ class IdxFiles(DownloadedImages):
         if folder is None:
             raise InputError(f"{name} is neither in {' nor in '.join(map(str, self._layouts()))}: {self.about.how}")
         rank_zero_info(f"{name} {split} images: {folder}")
-        return load_idx_images(folder, split, self.num_classes, self._prefix(split), self.first_label)
+        return load_idx_images(folder, split, self.num_classes, self.prefix(split), self.first_label)
 
     def found(self) -> Path | None:
         """The folder in which all files are, or None."""
-        prefixes = [self._prefix(split) for split in ("train", "test")]
+        prefixes = [self.prefix(split) for split in ("train", "test")]
         return next((folder for folder in self._layouts() if all(_has_pair(folder, p) for p in prefixes)), None)
 
     def download_to(self, folder: Path) -> None:
         self.published(str(folder), download=True)
 
-    def _prefix(self, split: Split) -> str:
+    def prefix(self, split: Split) -> str:
+        """What the names of the files of a split begin with."""
         return _PREFIX[split]
 
     def _layouts(self) -> list[Path]:
@@ -139,7 +140,7 @@ class EMNIST(IdxFiles):
         stored = super().load(split)
         return TensorImages(stored.images.transpose(-1, -2).contiguous(), stored.targets)
 
-    def _prefix(self, split: Split) -> str:
+    def prefix(self, split: Split) -> str:
         return f"emnist-{self.variant}-{split}"
 
     def _layouts(self) -> list[Path]:

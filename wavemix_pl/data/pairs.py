@@ -8,59 +8,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as TF
 
+from wavemix_pl.data.augmentation import Transform
 from wavemix_pl.data.base import ImageDataModule, Split, no_single_images
-from wavemix_pl.data.folder import open_rgb
+from wavemix_pl.data.image import open_ids, open_pixels
 from wavemix_pl.errors import InputError
 
 
 class ImageMaskPairs(Dataset[Any]):
-    """Images and masks from files: resized and cropped together in training, the mask at its own size otherwise.
-
-    Items are (image (3, H, W) uint8, mask (H, W) int64).
+    """Images and masks from files. Items are (image (3, H, W) uint8, mask (H, W) int64).
 
     Args:
         images: Paths.
         masks: Paths of as many files with an id in each pixel.
         class_of_id: (256,) class of each id; -1 for what is no id.
-        size: (H, W) of the images; None leaves them as they are.
-        crop: (H, W) of random crops, or None.
-        void: Class with which a crop that is larger than the image is filled.
-        training: Whether masks follow their images.
 
     Raises:
         InputError: A file that cannot be read, sizes that differ, or an unknown id, when it is met.
     """
 
-    def __init__(
-        self,
-        images: Sequence[str],
-        masks: Sequence[str],
-        class_of_id: Tensor,
-        size: tuple[int, int] | None,
-        *,
-        crop: tuple[int, int] | None = None,
-        void: int = 255,
-        training: bool = False,
-    ) -> None:
-        self.images, self.masks, self.class_of_id, self.training = images, masks, class_of_id, training
-        resize = [v2.Resize(size, antialias=True)] if size else []
-        fill = {tv_tensors.Image: 0, tv_tensors.Mask: void}
-        cut = [v2.RandomCrop(crop, pad_if_needed=True, fill=fill)] if crop else []
-        self.resize = v2.Compose([*resize, *cut]) if resize or cut else v2.Identity()
+    def __init__(self, images: Sequence[str], masks: Sequence[str], class_of_id: Tensor) -> None:
+        self.images, self.masks, self.class_of_id = images, masks, class_of_id
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, ids = open_rgb(self.images[index]), open_ids(self.masks[index])
+        image, ids = open_pixels(self.images[index]), open_ids(self.masks[index])
         if image.shape[-2:] != ids.shape:
             raise InputError(
                 f"{self.masks[index]} is {tuple(ids.shape)}, its image {self.images[index]} {tuple(image.shape[-2:])}"
@@ -71,24 +50,31 @@ class ImageMaskPairs(Dataset[Any]):
             raise InputError(
                 f"{self.masks[index]}: label id {int(ids[mask < 0][0])} is none of {', '.join(map(str, known))}"
             )
-        if self.training:
-            image, mask = self.resize(tv_tensors.Image(image), tv_tensors.Mask(mask))
-            return image.as_subclass(Tensor), mask.as_subclass(Tensor)
-        return self.resize(tv_tensors.Image(image)).as_subclass(Tensor), mask
+        return image, mask
 
 
-def open_ids(path: str) -> Tensor:
-    """The ids (H, W) uint8 in the pixels of a mask file, grey or with a palette."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise InputError(f"{path}: a mask has one number of 8 bits in each pixel, not mode {image.mode}")
-            ids: Tensor = TF.pil_to_tensor(image)[0]
-            return ids
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's words for a damaged file
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read as an image ({error})") from None
+class PairTransform:
+    """Resizes an image, and in training crops it at random, with its mask; else the mask keeps its own size.
+
+    Args:
+        size: (H, W) of the images.
+        crop: (H, W) of random crops, or None.
+        void: Class with which a crop that is larger than the image is filled.
+        training: Whether images are cropped, and masks follow them.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], crop: tuple[int, int] | None = None, void: int = 255, *, training: bool
+    ) -> None:
+        fill = {tv_tensors.Image: 0, tv_tensors.Mask: void}
+        cut = [v2.RandomCrop(crop, pad_if_needed=True, fill=fill)] if crop and training else []
+        self.steps, self.training = v2.Compose([v2.Resize(size, antialias=True), *cut]), training
+
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.training:
+            return self.steps(image), mask
+        image, mask = self.steps(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 
 
 class MaskFolderData(ImageDataModule):
@@ -132,21 +118,18 @@ class MaskFolderData(ImageDataModule):
     def found(self) -> Path | None:
         return self.root
 
-    def setup(self, stage: str) -> None:
-        if stage in ("fit", "validate") and self.train_set is None:
-            if (self.root / "val").is_dir():
-                self.train_set, self.val_set = self._pairs("train", training=True), self._pairs("val")
-            else:
-                self.train_set, _ = self._split(self._pairs("train", training=True))
-                _, self.val_set = self._split(self._pairs("train"))
-        super().setup(stage)
+    def divide(self) -> tuple[Dataset[Any], Dataset[Any]]:
+        return (self.load("train"), self._pairs("val")) if (self.root / "val").is_dir() else super().divide()
+
+    def transform(self, training: bool) -> Transform:
+        return PairTransform(self.image_size, self.crop_size, self.void_index, training=training)
 
     def load(self, split: Split) -> ImageMaskPairs:
         if split == "test" and not (self.root / "test").is_dir():
             raise InputError(f"{self.root} has no folder 'test': use 'wavemix-pl validate' for the validation images")
         return self._pairs(split)
 
-    def _pairs(self, split: str, training: bool = False) -> ImageMaskPairs:
+    def _pairs(self, split: str) -> ImageMaskPairs:
         folder = self.root / split / "images"
         images = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMG_EXTENSIONS)
         if not images:
@@ -158,10 +141,7 @@ class MaskFolderData(ImageDataModule):
         class_of_id = torch.full((256,), -1, dtype=torch.int64)
         class_of_id[: self.num_classes] = torch.arange(self.num_classes)
         class_of_id[self.void_index] = self.void_index
-        crop = self.crop_size if training else None
-        names = [str(path) for path in images], [str(path) for path in masks]
-        size, void = self.image_size, self.void_index
-        return ImageMaskPairs(names[0], names[1], class_of_id, size, crop=crop, void=void, training=training)
+        return ImageMaskPairs([str(path) for path in images], [str(path) for path in masks], class_of_id)
 
 
 def _distinct_colors(count: int) -> list[tuple[int, int, int]]:
