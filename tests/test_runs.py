@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from wavemix_pl.run_directory import lock_directory
+
 Run = Callable[..., int]
 ONE = ("--data.batch_size=24", "--data.val_fraction=0.25", "--model.variant=WaveMix-Lite-4/1", "--trainer.max_epochs=1")
 MORE = (*ONE[:-1], "--trainer.max_epochs=2")
@@ -173,3 +175,13 @@ def test_named_files_are_predicted_whatever_the_config_says(
     assert capsys.readouterr().err.splitlines()[-1].startswith("wavemix-pl: error: broken.png: cannot be read")
     for bad in ("--top=0", "--trainer.limit_predict_batches=0"):
         assert run("predict", "0.png", checkpoint, bad) == 2
+
+
+def test_a_directory_in_use_is_refused(fit: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = lock_directory(tmp_path / "run")
+    assert fit(*ONE, "--trainer.default_root_dir=run") == 2
+    assert "another process is at work in run: wait for it" in capsys.readouterr().err
+    assert (tmp_path / "run").exists()
+    lock.release()
+    assert fit(*ONE, "--trainer.default_root_dir=run") == 0
+    assert fit(*MORE, "--trainer.default_root_dir=run", "--ckpt_path=last") == 0

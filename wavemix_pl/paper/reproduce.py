@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--group", help="The part of the table in which it stands.")
     parser.add_argument("--seeds", type=int, default=3, help="How many runs, with seeds 0, 1, ...")
     parser.add_argument("--recipe", help="Configs in the place of the row's own, joined by '+', such as as-published.")
-    parser.add_argument("--stage", default="all", help="train, benchmark (the resource columns), or all.")
+    parser.add_argument("--stage", default="all", help="train, benchmark (all resource columns, or name one), or all.")
     parser.add_argument("--weights", default="weights", help="Folder with the authors' weights, for fine-tuning.")
     parser.add_argument("--runs", default="runs", help="Folder of the runs.")
     parser.add_argument("--dry-run", action="store_true", help="Print the commands, and run nothing.")
@@ -271,9 +271,7 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(own)
     if options.seeds < 1:
         raise InputError(f"--seeds must be at least 1, got {options.seeds}")
-    if options.stage not in ("all", "train", "benchmark"):
-        raise InputError(f"--stage must be all, train or benchmark, got {options.stage!r}")
-    rows = find_rows(find_table(options.table), options.row, options.group)
+    rows = _for_stage(find_rows(find_table(options.table), options.row, options.group), options.stage)
     plan = Plan(
         recipe=tuple(options.recipe.split("+")) if options.recipe else None,
         flags=tuple(flags),
@@ -289,28 +287,37 @@ def run(arguments: list[str]) -> None:
         if row.model is None:
             print(f"{row}: reported only ({row.reported})", file=sys.stderr)
     rows = [row for row in rows if row.model]
-    stages = ("train", "benchmark") if options.stage == "all" else (options.stage,)
+    training = range(options.seeds) if options.stage in ("all", "train") else range(0)
     if options.dry_run:
-        print("\n".join(printable(command) for command in _commands(rows, plan, options.seeds, stages)))
+        print("\n".join(printable(command) for command in _commands(rows, plan, training)))
     elif options.smoke:
         from wavemix_pl.paper.smoke import smoke
 
-        smoke(rows, plan, stages)
+        smoke(rows, plan, bool(training))
     else:
         runner = Runner(plan, run_in_own_process)
         for row in rows:
-            for seed in range(options.seeds) if "train" in stages else ():
+            for seed in training:
                 runner.train(row, seed)
-            if "benchmark" in stages:
-                runner.benchmark(row)
+            runner.benchmark(row)
 
 
-def _commands(rows: Sequence[Row], plan: Plan, seeds: int, stages: Sequence[str]) -> list[list[str]]:
+def _for_stage(rows: Sequence[Row], stage: str) -> list[Row]:
+    """The rows with no more benchmarks than a stage has."""
+    if stage in ("all", "benchmark"):
+        return list(rows)
+    columns = list(dict.fromkeys(metric for row in rows for metric in row.benchmark))
+    if stage not in ("train", *columns):
+        raise InputError(f"--stage must be one of {', '.join(['all', 'train', 'benchmark', *columns])}, got {stage!r}")
+    return [replace(row, benchmark={m: o for m, o in row.benchmark.items() if m == stage}) for row in rows]
+
+
+def _commands(rows: Sequence[Row], plan: Plan, seeds: Sequence[int]) -> list[list[str]]:
     commands = []
     for row in rows:
-        for seed in range(seeds) if "train" in stages else ():
+        for seed in seeds:
             commands += [fit_command(row, seed, plan), test_command(row, seed, plan)]
-        for metric in row.benchmark if "benchmark" in stages else ():
+        for metric in row.benchmark:
             commands.append(benchmark_command(row, metric, plan, plan.directory(row, 0).parent / f"{metric}.json"))
     return commands
 

@@ -90,6 +90,11 @@ class Row:
     benchmark: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def score(self) -> str:
+        """The metric by which its models are compared."""
+        return "acc1" if self.task == "classification" else "miou"
+
+    @property
     def experiment(self) -> str:
         """What is trained, and how: the same text for rows that one run serves, whatever tables they stand in."""
         model = str(self.model)

@@ -27,7 +27,7 @@ _FLAGS = [f"--trainer.limit_{stage}_batches=1" for stage in ("train", "val", "te
 _FLAGS += ["--trainer.devices=1", "--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
 
 
-def smoke(rows: Sequence[Row], plan: Plan, stages: Sequence[str], say: Callable[[str], None] = print) -> None:
+def smoke(rows: Sequence[Row], plan: Plan, training: bool = True, say: Callable[[str], None] = print) -> None:
     """Runs rows from start to recorded numbers, in a folder that is removed afterwards.
 
     WaveMix sees images of 32x32 pixels, peers those of their rows; batches have two images, recipes two epochs of one
@@ -36,7 +36,7 @@ def smoke(rows: Sequence[Row], plan: Plan, stages: Sequence[str], say: Callable[
     Args:
         rows: With models.
         plan: Whose flags are used as well.
-        stages: "train", "benchmark" or both.
+        training: Whether rows are trained and tested, beside their benchmarks.
         say: Prints a line.
 
     Raises:
@@ -62,20 +62,21 @@ def smoke(rows: Sequence[Row], plan: Plan, stages: Sequence[str], say: Callable[
                 benchmark_flags=("--rounds=1",),
                 accept_generated=True,
             )
-            _run(small, here, stages)
+            _run(small, here, training)
             shutil.rmtree(place / "runs", ignore_errors=True)  # checkpoints of large models
             say(f"{row}: every stage ran")
 
 
-def _run(row: Row, plan: Plan, stages: Sequence[str]) -> None:
+def _run(row: Row, plan: Plan, training: bool) -> None:
     runner = Runner(plan, _in_this_process, say=Console(stderr=True, highlight=False, soft_wrap=True).print)
-    if "train" in stages:
+    if training:
         runner.train(row, seed=0)
-    if "benchmark" in stages:
-        runner.benchmark(row)
+    runner.benchmark(row)
     results, broken = read_results(results_file(plan.experiments, row.table))
-    if broken or not any(result.belongs_to(row) for result in results):
-        raise RuntimeError(f"{row}: nothing was recorded")
+    recorded = {result.metric for result in results if result.belongs_to(row)}
+    wanted = {*row.benchmark, *({row.score} if training else ())}
+    if broken or wanted - recorded:
+        raise RuntimeError(f"{row}: {', '.join(sorted(wanted - recorded))} not recorded")
 
 
 def _in_this_process(command: list[str]) -> int:
