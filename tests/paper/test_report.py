@@ -12,9 +12,9 @@ import pytest
 
 from tests.paper.test_results import result
 from wavemix_pl.errors import InputError
+from wavemix_pl.paper.catalog import experiments_folder, load_tables
 from wavemix_pl.paper.report import update_readme
 from wavemix_pl.paper.results import append_results, results_file
-from wavemix_pl.paper.rows import experiments_folder, load_tables
 
 Run = Callable[..., int]
 CIFAR = {"table": "11", "group": "CIFAR-10", "row": "WaveMix-Lite-64/7"}

@@ -24,10 +24,12 @@ from wavemix_pl.data.generated import write_dataset
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.wavemix import create_model
 from wavemix_pl.paper import reproduce
+from wavemix_pl.paper.catalog import experiments_folder, find_rows, find_table, load_tables
+from wavemix_pl.paper.commands import Plan
 from wavemix_pl.paper.provenance import hash_of, origin
-from wavemix_pl.paper.reproduce import Plan, Runner, split_arguments
+from wavemix_pl.paper.reproduce import Runner, split_arguments
 from wavemix_pl.paper.results import read_results
-from wavemix_pl.paper.rows import Row, experiments_folder, find_rows, find_table, load_tables
+from wavemix_pl.paper.rows import Row
 
 Run = Callable[..., int]
 EXPERIMENTS = experiments_folder()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from wavemix_pl.errors import InputError
+from wavemix_pl.paper.catalog import find_rows, find_table
 from wavemix_pl.paper.results import Ledger, Result, append_results, read_results, results_file, summarize
-from wavemix_pl.paper.rows import find_rows, find_table
 
 
 def result(value: float = 90.0, seed: str = "0", **changes: Any) -> Result:

@@ -10,12 +10,14 @@ import pytest
 from wavemix_pl import data
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
-from wavemix_pl.paper import rows
-from wavemix_pl.paper.rows import Row, find_rows, find_table, load_tables, rows_like
+from wavemix_pl.paper import catalog, rows
+from wavemix_pl.paper.catalog import find_rows, find_table, load_tables, rows_like
+from wavemix_pl.paper.rows import Row
+from wavemix_pl.paper.table_file import load_data, load_table
 
 TABLES = load_tables()
 ROWS = [row for table in TABLES.values() for row in table.rows]
-FOLDER = rows.experiments_folder()
+FOLDER = catalog.experiments_folder()
 
 # lines as the paper prints them; some of ours are one of them for each data set or stem
 PRINTED = {1: 4, 2: 7, 3: 10, 4: 10, 5: 4, 6: 39, 7: 16, 8: 7, 9: 8, 10: 15, 11: 18, 12: 3, 13: 12, 14: 4}
@@ -123,11 +125,11 @@ def test_bad_lines(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "table01.yaml"
     path.write_text(f"title: T\ncolumns: {{}}\nrows:\n  - {line}\n")
     with pytest.raises(InputError, match=r"table01\.yaml") as error:
-        rows._load_table(path, rows._load_data(FOLDER / "tables" / "data.yaml"))
+        load_table(path, load_data(FOLDER / "tables" / "data.yaml"))
     assert message in str(error.value)
 
 
 def test_without_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "__file__", str(tmp_path / "site-packages" / "wavemix_pl" / "paper" / "rows.py"))
+    monkeypatch.setattr(catalog, "__file__", str(tmp_path / "site-packages" / "wavemix_pl" / "paper" / "catalog.py"))
     with pytest.raises(InputError, match="run this in a clone"):
-        rows.experiments_folder(tmp_path)
+        catalog.experiments_folder(tmp_path)

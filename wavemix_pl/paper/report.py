@@ -9,9 +9,10 @@ from html import escape
 from pathlib import Path
 
 from wavemix_pl.errors import InputError
+from wavemix_pl.paper.catalog import experiments_folder, load_tables
 from wavemix_pl.paper.plots import tradeoffs
 from wavemix_pl.paper.results import Ledger, Result
-from wavemix_pl.paper.rows import Table, experiments_folder, load_tables, name_of
+from wavemix_pl.paper.rows import Table, name_of
 from wavemix_pl.paper.tables import Compared, as_markdown, compare, remarks, shown, shown_ours
 from wavemix_pl.parser import Parser
 

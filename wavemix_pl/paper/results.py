@@ -13,7 +13,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from wavemix_pl.errors import InputError
-from wavemix_pl.paper.rows import Row, rows_like
+from wavemix_pl.paper.catalog import rows_like
+from wavemix_pl.paper.rows import Row
 
 SCORES = ("acc1", "miou")  # of these the best of several seeds counts (Section 4.1); of the others the newest
 

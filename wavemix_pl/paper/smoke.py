@@ -15,7 +15,8 @@ from rich.console import Console
 
 from wavemix_pl.data.generated import write_dataset
 from wavemix_pl.models.baselines import build_model
-from wavemix_pl.paper.reproduce import Plan, Runner
+from wavemix_pl.paper.commands import Plan
+from wavemix_pl.paper.reproduce import Runner
 from wavemix_pl.paper.results import read_results, results_file
 from wavemix_pl.paper.rows import Row
 

@@ -15,8 +15,9 @@ from rich.table import Table as RichTable
 
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.baselines import build_model
+from wavemix_pl.paper.catalog import experiments_folder, find_table, load_tables
 from wavemix_pl.paper.results import Ledger, Result, Summary, summarize
-from wavemix_pl.paper.rows import Row, Table, experiments_folder, find_table, load_tables, name_of
+from wavemix_pl.paper.rows import Row, Table, name_of
 from wavemix_pl.parser import Parser
 
 
