@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as TF
 from wavemix_pl.callbacks import MaskPicture
 from wavemix_pl.callbacks.masks import paint
 from wavemix_pl.data import FashionScenes
-from wavemix_pl.data.base import TensorImages
+from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 from wavemix_pl.modules import ClassificationModule, SegmentationModule
 

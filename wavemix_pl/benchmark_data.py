@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from wavemix_pl.data import EmbeddedFashionMNIST, ImageDataModule, ImageFolderData
-from wavemix_pl.data.base import TensorImages
+from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.datasets import KINDS
 from wavemix_pl.errors import InputError
 from wavemix_pl.parser import Parser

@@ -16,7 +16,8 @@ from rich.progress import track
 from rich.table import Table
 
 from wavemix_pl import data
-from wavemix_pl.data.base import ImageDataModule, TensorImages
+from wavemix_pl.data.base import ImageDataModule
+from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 from wavemix_pl.parser import Parser
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wavemix_pl.data import EmbeddedFashionMNIST, FashionMNIST
-from wavemix_pl.data.base import TensorImages
+from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 
 

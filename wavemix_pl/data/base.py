@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, de
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from wavemix_pl.data.about import About
 from wavemix_pl.data.augmentation import (
     PLAIN,
     Augment,
@@ -33,54 +33,6 @@ from wavemix_pl.data.manifest import Manifest, find_manifest
 from wavemix_pl.errors import InputError
 
 Split = Literal["train", "test"]
-
-
-@dataclass(frozen=True)
-class About:
-    """What `wavemix-pl datasets` says of a data set.
-
-    Attributes:
-        train: Number of training images, as its makers divided it.
-        test: Number of the images that `test` uses.
-        classes: K.
-        licence: In a word.
-        source: Address of its home page.
-        size_gb: Of the download.
-        how: What to do where it is missing.
-        note: What else one must know, such as that a log-in is needed.
-    """
-
-    train: int
-    test: int
-    classes: int
-    licence: str
-    source: str
-    size_gb: float
-    how: str = "pass --data.root=FOLDER or --data.download=true"
-    note: str = ""
-
-
-class TensorImages(Dataset[Any]):
-    """A data set that lies in memory, and hands out whole batches by one indexing.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        targets: (N,) int64.
-    """
-
-    def __init__(self, images: Tensor, targets: Tensor) -> None:
-        self.images, self.targets = images, targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.targets[index]
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """What DataLoader asks for instead of single items, where it is there."""
-        chosen = torch.tensor(indices)
-        return self.images[chosen], self.targets[chosen]
 
 
 class ImageDataModule(L.LightningDataModule):

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from wavemix_pl.data.base import About, Split, TensorImages
+from wavemix_pl.data.about import About
+from wavemix_pl.data.base import Split
 from wavemix_pl.data.download import DownloadedImages
 from wavemix_pl.data.manifest import Manifest
+from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from wavemix_pl.data.about import About
 from wavemix_pl.data.augmentation import Transform
-from wavemix_pl.data.base import About, ImageDataModule, Split, no_single_images
+from wavemix_pl.data.base import ImageDataModule, Split, no_single_images
 from wavemix_pl.data.pairs import ImageMaskPairs, PairTransform
 from wavemix_pl.errors import InputError
 

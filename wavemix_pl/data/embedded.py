@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from wavemix_pl.data.base import Split, TensorImages
+from wavemix_pl.data.base import Split
 from wavemix_pl.data.mnist import FashionImages, load_idx_images
+from wavemix_pl.data.tensor_images import TensorImages
 
 
 class EmbeddedFashionMNIST(FashionImages):

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavemix_pl.data.base import ImageDataModule, TensorImages, no_single_images
+from wavemix_pl.data.base import ImageDataModule, no_single_images
 from wavemix_pl.data.embedded import EmbeddedFashionMNIST
 from wavemix_pl.data.mnist import FashionImages, load_idx_images
+from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 
 _VOID = 255

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from wavemix_pl.data.base import About, ImageDataModule, Split
+from wavemix_pl.data.about import About
+from wavemix_pl.data.base import ImageDataModule, Split
 from wavemix_pl.errors import InputError
 
 

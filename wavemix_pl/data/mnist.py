@@ -13,8 +13,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchvision import datasets
 
-from wavemix_pl.data.base import About, ImageDataModule, Split, TensorImages
+from wavemix_pl.data.about import About
+from wavemix_pl.data.base import ImageDataModule, Split
 from wavemix_pl.data.download import DownloadedImages
+from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 
 

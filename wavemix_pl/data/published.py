@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from wavemix_pl.data.base import About, Split
+from wavemix_pl.data.about import About
+from wavemix_pl.data.base import Split
 from wavemix_pl.data.folder import FileImages, LabelledFiles, class_folders, files_of_classes
 from wavemix_pl.errors import InputError
 
