@@ -23,6 +23,7 @@ from wavemix_pl.allocator import keep_freed_memory
 from wavemix_pl.errors import InputError
 from wavemix_pl.machine import choose_device, describe
 from wavemix_pl.measurement import PeakMemory, Step, convolution_peak, flops, saved_for_backward, seconds_in_turns
+from wavemix_pl.models.baselines import build_model
 from wavemix_pl.parser import Parser
 from wavemix_pl.workload import Case, Form, Precision, Task, Workload
 
@@ -195,7 +196,11 @@ def _in_own_process(case: Case) -> float | None:
 
 
 def _peak_memory_gb(case: Case) -> float | None:
-    Workload(replace(case, image_size=(32, 32), batch_size=2)).step()  # what libraries need once and for all
+    # what libraries need once and for all
+    small = Case("WaveMix-Lite-8/1", precision=case.precision, image_size=(32, 32), batch_size=2, device=case.device)
+    Workload(replace(small, training=case.training)).step()
+    with torch.device("meta"):
+        build_model(case.model, case.num_classes, case.task, case.overrides)
     with PeakMemory(torch.device(case.device)) as peak:
         workload = Workload(case)
         for _ in range(2):  # the optimizer's state comes with the first

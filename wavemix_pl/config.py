@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from wavemix_pl.errors import InputError
 
 Stem = Literal["strided", "patchify"]
-Mixer = Literal["dwt", "dwt-single"]
+Mixer = Literal["dwt", "dwt-single", "none", "dft", "random", "maxpool", "lifting"]
 Upsample = Literal["deconv", "bilinear", "idwt"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -40,8 +40,10 @@ class WaveMixConfig:
         stride: Of each of the strided stem's two convolutions; not used by "patchify".
         patch_size: Side of the patchify stem's patches in pixels; not used by "strided".
         dropout: Probability inside the MLP. Paper: silent; published code: 0.5 (0 in its segmenter); here: 0.5.
-        wavelet: "haar", or any discrete wavelet that PyWavelets knows (Table 13).
-        mixer: "dwt" is the paper's pyramid; "dwt-single" keeps its level L alone (Table 14).
+        wavelet: "haar", or any discrete wavelet that PyWavelets knows (Table 13); of mixers "dwt" and "dwt-single".
+        mixer: "dwt" is the paper's pyramid; "dwt-single" keeps its level L alone (Table 14). In its place, as in
+            Section 4.6: "none", the real part of the Fourier transform ("dft"), "random" filters, 2x2 max pooling
+            ("maxpool"), learnable wavelets ("lifting").
         upsample: "deconv" is the paper's transposed convolution; "bilinear" and "idwt" have no parameters (Table 5).
         head_dim: Of a classifier: channels of the optional 1x1 channel-mixing layer before pooling (Section 3.1), or
             None for no layer. Of a segmenter: channels between the head's transposed convolutions, or None for dim / 2.
@@ -83,9 +85,20 @@ class WaveMixConfig:
             raise InputError(
                 f"ff is the width before the transposed convolution; upsample={self.upsample!r} has none: leave ff out"
             )
-        if self.upsample == "idwt" and self.mixer == "dwt-single" and self.level > 1:
-            raise InputError("upsample='idwt' doubles the sides, mixer='dwt-single' needs 2**level: use 'deconv'")
+        self._check_mixer()
         _check_wavelet(self.wavelet)
+
+    def _check_mixer(self) -> None:
+        """Refuses what does not go with the mixer."""
+        factor = {"none": 1, "dft": 1, "dwt-single": 2**self.level}.get(self.mixer, 2)
+        if factor == 1 and self.level > 1:
+            raise InputError(f"mixer={self.mixer!r} has no levels: level must be 1, got {self.level}")
+        if self.upsample == "idwt" and factor != 2:
+            raise InputError(
+                f"upsample='idwt' doubles the sides, mixer={self.mixer!r} needs a factor of {factor}: use 'deconv'"
+            )
+        if self.wavelet != "haar" and self.mixer not in ("dwt", "dwt-single"):
+            raise InputError(f"wavelet is of mixer 'dwt' and 'dwt-single', got mixer={self.mixer!r}: leave it out")
 
     @classmethod
     def from_notation(cls, notation: str, **overrides: Any) -> WaveMixConfig:

@@ -23,10 +23,12 @@ def report() -> dict[str, float]:
     return content
 
 
-def test_size_time_and_memory(run: Run, data_root: Path) -> None:
-    assert run("fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=2", *HERE) == 0
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_size_time_and_memory(run: Run, data_root: Path, wavelet: str) -> None:
+    options = (*SMALL, f"--model.overrides.wavelet={wavelet}", *HERE)
+    assert run("fit", *options, f"--data.root={data_root}", "--trainer.max_epochs=2") == 0
     found = report()
-    model = create_model("WaveMix-Lite-8/2", 10, in_channels=1).eval()
+    model = create_model("WaveMix-Lite-8/2", 10, in_channels=1, wavelet=wavelet).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 1, 28, 28))
     assert found["params"] == sum(parameter.numel() for parameter in model.parameters())

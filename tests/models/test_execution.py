@@ -62,6 +62,11 @@ CASES: list[dict[str, Any]] = [
     {"level": 2, "upsample": "idwt"},
     {"level": 2, "wavelet": "db2"},
     {"level": 2, "mixer": "dwt-single"},
+    *({"level": 1, "mixer": mixer} for mixer in ("none", "dft")),
+    *({"level": 2, "mixer": mixer} for mixer in ("random", "maxpool", "lifting")),
+    *({"level": 1, "dim": 8, "mixer": mixer} for mixer in ("none", "random", "lifting")),  # narrow, but not on cells
+    {"level": 1, "mixer": "none", "upsample": "bilinear"},
+    {"level": 2, "mixer": "lifting", "task": "segmentation"},
     {"level": 2, "ff": 12, "mult": 3},
 ]
 

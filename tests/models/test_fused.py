@@ -16,6 +16,7 @@ from wavemix_pl import WaveMixSegmenter, create_model
 from wavemix_pl.measurement import flops
 from wavemix_pl.models.fused import FusedBlock, FusedClassifier
 from wavemix_pl.models.merged_stem import MergedStem, Merging
+from wavemix_pl.models.wavemix import WaveMixBlock
 
 
 def model_with_statistics(name: str, **arguments: Any) -> Any:
@@ -56,6 +57,21 @@ def test_same_logits(stem: str, stride: int, level: int, task: Any, other: dict[
         for size in ((32, 32), (29, 31), (7, 40), (13, 4)):
             images = torch.randn(2, other.get("in_channels", 3), *size)
             assert difference(model, fused, images) < 1e-5, (dim, size)
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+@pytest.mark.parametrize(
+    ("mixer", "level"),
+    [("none", 1), ("dft", 1), *((name, n) for name in ("random", "maxpool", "lifting") for n in (1, 3))],
+)
+def test_same_logits_of_other_mixers(mixer: str, level: int, task: Any) -> None:
+    """Their blocks stay as they are; also the narrow ones, which with Haar would run on cells."""
+    for dim in (8, 16):
+        model = model_with_statistics(f"WaveMix-{dim}/2 (level {level})", task=task, mixer=mixer)
+        fused = model.fuse()
+        assert all(isinstance(block, WaveMixBlock) for block in fused.blocks)
+        for size in ((32, 32), (29, 31), (7, 40)):
+            assert difference(model, fused, torch.randn(2, 3, *size)) < 1e-5, (dim, size)
 
 
 @settings(max_examples=30, deadline=None)

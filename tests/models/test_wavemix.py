@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from wavemix_pl import WaveMixClassifier, WaveMixConfig, WaveMixSegmenter, create_model
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.mixers import MIXERS
 from wavemix_pl.models.wavemix import WaveMixBlock
 
 
@@ -90,8 +91,15 @@ def test_table_11(dim: int, printed: float) -> None:
     assert min(abs(count(f"WaveMix-Lite-{dim}/7", classes) / 1e6 - printed) for classes in (10, 100, 200)) < 0.01
 
 
+def config_if_possible(**values: Any) -> WaveMixConfig:
+    try:
+        return WaveMixConfig(**values)
+    except InputError:
+        reject()
+
+
 CONFIGS = st.builds(
-    WaveMixConfig,
+    config_if_possible,
     dim=st.sampled_from([4, 8, 12]),
     depth=st.integers(1, 2),
     level=st.integers(1, 5),
@@ -101,6 +109,7 @@ CONFIGS = st.builds(
     stride=st.integers(1, 3),
     patch_size=st.integers(1, 5),
     wavelet=st.sampled_from(["haar", "db2"]),
+    mixer=st.sampled_from(sorted(MIXERS)),
     upsample=st.sampled_from(["deconv", "bilinear", "idwt"]),
     head_dim=st.none() | st.integers(1, 9),
 )
@@ -118,7 +127,7 @@ def test_any_config_takes_any_size(config: WaveMixConfig, height: int, width: in
         assert WaveMixSegmenter(config, classes).eval()(images).shape == (2, classes, height, width)
 
 
-@pytest.mark.parametrize("mixer", ["dwt", "dwt-single"])
+@pytest.mark.parametrize("mixer", ["dwt", "dwt-single", "random", "maxpool", "lifting"])
 @pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (16, 16), (31, 2)])
 def test_block_keeps_the_size(mixer: Any, level: int, size: tuple[int, int]) -> None:

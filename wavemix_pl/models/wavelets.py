@@ -9,7 +9,9 @@ PyWavelets does in its "periodization" mode; both transforms equal PyWavelets in
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.resources import files
 from types import ModuleType
@@ -41,9 +43,20 @@ def dwt2(x: Tensor, level: int = 1, wavelet: str = "haar") -> list[Tensor]:
     """
     if level < 1:
         raise InputError(f"level must be at least 1, got {level}")
+    return decompose(x, [_haar if wavelet in HAAR else partial(_filter_bank, wavelet=wavelet)] * level)
+
+
+def decompose(x: Tensor, transforms: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]]) -> list[Tensor]:
+    """One pyramid by any transforms, finest first, laid out as `dwt2` says.
+
+    Args:
+        x: (B, C, H, W).
+        transforms: One for each level, from a map with even sides to its approximation (B, C, H/2, W/2), which the next
+            level takes, and its details (B, 3C, H/2, W/2).
+    """
     pyramid = []
-    for _ in range(level):
-        x, details = _haar(even(x)) if wavelet in HAAR else _filter_bank(even(x), wavelet)
+    for transform in transforms:
+        x, details = transform(even(x))
         pyramid.append(torch.cat((x, details), dim=1))
     return pyramid
 
@@ -79,7 +92,7 @@ def fold_haar(weight: Tensor) -> Tensor:
         Kernel (O, C, 2, 2) of a convolution of stride 2. The images that it sees need even sides: see `even`.
     """
     channels = weight.shape[1] // 4
-    with torch.autocast(weight.device.type, enabled=False):  # weights are folded in their own precision
+    with _no_autocast(weight.device):  # weights are folded in their own precision
         kernel: Tensor = weight.flatten(1) @ _haar_matrix(channels, weight.device, weight.dtype)
     return kernel.view(-1, channels, 2, 2)
 
@@ -129,7 +142,7 @@ def _inverse_haar(approximation: Tensor, details: Tensor) -> Tensor:
 def _filter_bank(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
     """One level of any wavelet, as `_haar`."""
     height, width = x.shape[-2] // 2, x.shape[-1] // 2
-    with torch.autocast(x.device.type, enabled=False):  # DWTForward's backward fails under autocast
+    with _no_autocast(x.device):  # DWTForward's backward fails under autocast
         transform = _transform("DWTForward", wavelet, x.device, _precision(x))
         approximation, (details,) = transform(_tile(x.to(_precision(x)), transform.h0_col.numel()))
     return approximation[..., :height, :width].to(x.dtype), details[..., :height, :width].flatten(1, 2).to(x.dtype)
@@ -138,13 +151,18 @@ def _filter_bank(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
 def _inverse_filter_bank(approximation: Tensor, details: Tensor, wavelet: str) -> Tensor:
     height, width = 2 * approximation.shape[-2], 2 * approximation.shape[-1]
     dtype = _precision(approximation)
-    with torch.autocast(details.device.type, enabled=False):
+    with _no_autocast(details.device):
         transform = _transform("DWTInverse", wavelet, details.device, dtype)
         taps = transform.g0_col.numel()
         bands = _tile(details.to(dtype), taps).unflatten(1, (-1, 3))
         x = transform((_tile(approximation.to(dtype), taps), [bands]))
     out: Tensor = x[..., :height, :width].to(approximation.dtype)
     return out
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    # the meta device, on which operations are counted, has no autocast
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _precision(x: Tensor) -> torch.dtype:

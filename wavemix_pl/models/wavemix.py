@@ -94,9 +94,10 @@ class WaveMixBlock(nn.Module):
 
     def __init__(self, config: WaveMixConfig) -> None:
         super().__init__()
-        dim = config.dim
-        self.reduce = nn.Conv2d(dim, dim // 4, 1)
-        self.mixer = MIXERS[config.mixer](config.level, config.wavelet)
+        dim, mixer = config.dim, MIXERS[config.mixer]
+        reduced = dim // mixer.expansion  # so that the joined sub-bands have as many channels as x (Section 3.2)
+        self.reduce = nn.Conv2d(dim, reduced, 1)
+        self.mixer = mixer(reduced, config.level, config.wavelet)
         coarsest = len(self.mixer.factors) - 1
         paths = (
             LevelPath(

@@ -75,7 +75,8 @@ def _run(row: Row, plan: Plan, training: bool) -> None:
     runner.benchmark(row)
     results, broken = read_results(results_file(plan.experiments, row.table))
     recorded = {result.metric for result in results if result.belongs_to(row)}
-    wanted = {*row.benchmark, *({row.score} if training else ())}
+    # two tiny batches may take the same memory, which tells nothing of the largest
+    wanted = {*row.benchmark, *({row.score} if training else ())} - {"largest_batch"}
     if broken or wanted - recorded:
         raise RuntimeError(f"{row}: {', '.join(sorted(wanted - recorded))} not recorded")
 
