@@ -33,7 +33,7 @@ class Result:
         flags: What the command said beside the row, but for what changes no number; empty for the row as it is.
         seed: Of the run; empty for what needs no training.
         epochs: That were trained; likewise.
-        wall_s: Seconds of training, all sessions of an interrupted run together; of a benchmark, of the command.
+        wall_s: Seconds of training, all sessions of an interrupted run together; of a benchmark, of the median step.
         device: Name of the processor or GPU, and how many.
         precision: Of the trainer, or of the benchmark.
         batch_size: Images per step.
