@@ -66,7 +66,7 @@ ALLOWED = {
     "paper.provenance": {"machine", ""},
     "paper.commands": {"paper.provenance", "paper.rows"},
     "paper.results": {"errors", "paper.catalog", "paper.rows"},
-    "paper.tables": {"errors", "models.baselines", "paper.catalog", "paper.results", "paper.rows", "parser"},
+    "paper.tables": {"config", "errors", "models.baselines", "paper.catalog", "paper.results", "paper.rows", "parser"},
     "paper.plots": {"errors", "paper.rows", "paper.tables"},
     "paper.report": {"errors", "paper.catalog", "paper.plots", "paper.results", "paper.rows", "paper.tables"}
     | {"parser"},

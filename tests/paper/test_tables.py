@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.paper.test_results import result
+from wavemix_pl import create_model
 from wavemix_pl.paper.catalog import experiments_folder, find_table, load_tables
 from wavemix_pl.paper.results import Ledger, append_results, results_file
 from wavemix_pl.paper.tables import Compared, compare, shown
@@ -44,6 +46,19 @@ def test_every_model_is_counted_and_agrees(everything: list[Compared]) -> None:
     assert all((entry.params is None) == (entry.row.model is None) for entry in everything)
     assert not [str(entry.row) for entry in everything if entry.agrees is False]
     assert sum(entry.agrees is True for entry in everything) > 100
+
+
+def test_counts_are_those_of_whole_models(everything: list[Compared]) -> None:
+    rows = [
+        entry for entry in everything if entry.row.model and entry.row.model.startswith("WaveMix-") and entry.row.data
+    ]
+    for entry in rows[::7]:
+        row = entry.row
+        assert row.model is not None
+        assert row.data is not None
+        with torch.device("meta"):
+            model = create_model(row.model, row.data.classes, row.task, in_channels=row.data.channels, **row.overrides)
+        assert sum(parameter.numel() for parameter in model.parameters()) == entry.params
 
 
 def test_what_is_far_from_the_paper_says_why(everything: list[Compared]) -> None:

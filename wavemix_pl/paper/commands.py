@@ -51,7 +51,8 @@ class Plan:
     def directory(self, row: Row, seed: int) -> Path:
         """One for each row and seed; what changes a row's numbers has directories of its own."""
         table = f"table{row.table:02}" if isinstance(row.table, int) else f"section-{row.table}"
-        changed = [hash_of([self.recipe_of(row), self.changes])[:6]] if self.recipe or self.changes else []
+        recipe = self.recipe_of(row)
+        changed = [hash_of([recipe, self.changes])[:6]] if recipe != row.recipe or self.changes else []
         name = "-".join([_slug(f"{row.group or ''} {row.row}"), *changed])
         return self.runs / table / name / f"seed{seed}"
 

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.baselines import build_model
 from wavemix_pl.paper.catalog import experiments_folder, find_table, load_tables
 from wavemix_pl.paper.results import Ledger, Result, Summary, summarize
-from wavemix_pl.paper.rows import Row, Table, name_of
+from wavemix_pl.paper.rows import Row, Table, Task, name_of
 from wavemix_pl.parser import Parser
 
 
@@ -94,10 +95,18 @@ def count_params(row: Row) -> int | None:
     """Trainable parameters of a row's model, counted without making them; None for what cannot be built."""
     if row.model is None or row.data is None:
         return None
+    overrides = {"in_channels": row.data.channels, **row.overrides}
+    if not row.model.casefold().startswith("wavemix"):
+        return _count(row.model, row.data.classes, row.task, overrides)
+    depth = WaveMixConfig.from_notation(row.model).depth
+    one, two = (_count(row.model, row.data.classes, row.task, {**overrides, "depth": blocks}) for blocks in (1, 2))
+    return one + (depth - 1) * (two - one)  # all blocks are alike: to make two of them is enough, and faster
+
+
+def _count(model: str, classes: int, task: Task, overrides: dict[str, Any]) -> int:
     with torch.device("meta"):
-        overrides = {"in_channels": row.data.channels, **row.overrides}
-        model = build_model(row.model, row.data.classes, row.task, overrides)
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        made = build_model(model, classes, task, overrides)
+    return sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
 
 
 def as_entry(compared: Compared) -> dict[str, Any]:
