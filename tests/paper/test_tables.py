@@ -16,7 +16,7 @@ from tests.paper.test_results import result
 from wavemix_pl import create_model
 from wavemix_pl.paper.catalog import experiments_folder, find_table, load_tables
 from wavemix_pl.paper.results import Ledger, append_results, results_file
-from wavemix_pl.paper.tables import Compared, compare, shown
+from wavemix_pl.paper.tables import Compared, compare, remarks, shown
 
 Run = Callable[..., int]
 
@@ -135,6 +135,7 @@ def test_changes_are_counted_from_the_reference(copy: Path) -> None:
     measured += [of("2D-DWT", "memory_gb", 2), of("no 2D-DWT", "memory_gb", 3)]
     append_results(results_file(copy, "4.6"), measured)
     reference, without, *_ = compare(find_table("4.6"), Ledger(copy))
+    assert 'ours: memory_gb on A "CPU", 2 cores, 32-true, batches of 256' in remarks(without)
     assert (without.ours("acc1_change"), without.ours("memory_gb_change")) == (-3.5, 50)
     assert reference.ours("acc1_change") is None
 

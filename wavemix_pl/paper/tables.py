@@ -17,7 +17,7 @@ from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.baselines import build_model
 from wavemix_pl.paper.catalog import experiments_folder, find_table, load_tables
-from wavemix_pl.paper.results import Ledger, Result, Summary, summarize
+from wavemix_pl.paper.results import SCORES, Ledger, Result, Summary, summarize
 from wavemix_pl.paper.rows import Row, Table, Task, name_of
 from wavemix_pl.parser import Parser
 
@@ -180,11 +180,22 @@ def remarks(compared: Compared) -> str:
     """What stands in the last column: source, star, note, and measurements under other conditions."""
     row = compared.row
     reported = f"reported, {row.reported}" if row.reported else None
-    parts = [reported, row.star and f"* {row.star}", row.source, row.note, compared.problem]
+    parts = [reported, row.star and f"* {row.star}", row.source, row.note, compared.problem, *_places(compared)]
     for how, of_metrics in compared.variants.items():
         values = ", ".join(f"{metric} {shown(summary.value, metric)}" for metric, summary in of_metrics.items())
         parts.append(f"with {how}: {values}")
     return "; ".join(part for part in parts if part)
+
+
+def _places(compared: Compared) -> list[str]:
+    """On what our measurements of time and memory were made, and which they are."""
+    found: dict[str, list[str]] = {}
+    for metric, summary in compared.measured.items():
+        newest = summary.results[-1]
+        if metric not in SCORES and not metric.endswith("_change"):
+            place = f"{newest.device}, {newest.precision}, batches of {newest.batch_size}"
+            found.setdefault(place, []).append(metric)
+    return [f"ours: {', '.join(metrics)} on {place}" for place, metrics in found.items()]
 
 
 def grid(table: Table, compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
