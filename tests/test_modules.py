@@ -177,14 +177,55 @@ def test_backbone(data_root: Path, tmp_path: Path) -> None:
     trainer(max_epochs=2).fit(  # the file is gone, and not looked for
         module, datamodule=FashionMNIST(root=str(data_root), batch_size=16), ckpt_path=tmp_path / "run.ckpt"
     )
-    with pytest.raises(InputError, match=r"source\.ckpt: no such checkpoint"):
-        fit(module, data_root)
+    fit(module, data_root)  # taken once: a second training goes on from where the first ended
+    with pytest.raises(InputError, match=r"source\.ckpt: no such"):
+        fit(ClassificationModule(**arguments, backbone=str(tmp_path / "source.ckpt")), data_root)
 
 
-def test_backbone_of_a_peer_is_refused() -> None:
+def test_weights(data_root: Path, tmp_path: Path) -> None:
+    """The whole model, once: before training, validation, test or prediction, whichever comes first."""
+    arguments: dict[str, Any] = {"variant": "WaveMix-Lite-4/1", "in_channels": 1}
+    source, file = ClassificationModule(**arguments), str(tmp_path / "source.pth")
+    torch.save(source.model.state_dict(), file)
+    data = FashionMNIST(root=str(data_root), batch_size=20, val_fraction=0.25)
+    first = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(3, 1, 28, 28)))
+    quiet = {"datamodule": data, "verbose": False}
+    for use in (
+        lambda module: trainer().test(module, **quiet),
+        lambda module: trainer().validate(module, **quiet),
+        lambda module: trainer().predict(module, first),
+        lambda module: fit(module, data_root),
+    ):
+        module = ClassificationModule(**arguments, weights=file, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+        use(module)
+        for (name, ours), theirs in zip(module.model.named_parameters(), source.model.parameters(), strict=True):
+            assert torch.equal(ours, theirs), name
+    trained = ClassificationModule(**arguments, weights=file)
+    fit(trained, data_root).save_checkpoint(tmp_path / "run.ckpt")
+    after = trained.model.head.linear.weight.clone()
+    trainer().test(trained, **quiet)
+    assert torch.equal(trained.model.head.linear.weight, after)
+    assert not {"weights", "backbone"} & {*torch.load(tmp_path / "run.ckpt", weights_only=True)["hyper_parameters"]}
+    Path(file).unlink()
+    other = ClassificationModule(**arguments, weights=file)  # whose file is gone, and not looked for
+    trainer().test(other, ckpt_path=tmp_path / "run.ckpt", **quiet)
+    assert torch.equal(other.model.head.linear.weight, after)
+
+
+def test_bad_weights(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"weights a\.pth and backbone b\.pth: give one"):
+        ClassificationModule(weights="a.pth", backbone="b.pth")
+    file = str(tmp_path / "source.pth")
+    torch.save(ClassificationModule("WaveMix-Lite-4/1", 3, 1).model.state_dict(), file)
+    with pytest.raises(InputError, match=r"head\.linear.*backbone in the place of weights"):
+        fit(ClassificationModule("WaveMix-Lite-4/1", 10, 1, weights=file), data_root)
+
+
+def test_what_a_peer_does_not_have_is_refused() -> None:
     pytest.importorskip("timm", reason="comes with the extra [baselines]")
-    with pytest.raises(InputError, match="backbone is WaveMix's"):
-        ClassificationModule("resnet18", backbone="weights.pth")
+    for arguments in ({"backbone": "weights.pth"}, {"freeze": "backbone"}, {"execution": "lean"}, {"fuse": True}):
+        with pytest.raises(InputError, match=f"{next(iter(arguments))} is for WaveMix only, not for resnet18"):
+            ClassificationModule("resnet18", **arguments)  # type: ignore[arg-type]  # one each
 
 
 def test_fused_test_and_prediction(data_root: Path) -> None:
@@ -216,9 +257,5 @@ def test_fused_test_and_prediction(data_root: Path) -> None:
 
 
 def test_what_does_not_go_together() -> None:
-    pytest.importorskip("timm", reason="comes with the extra [baselines]")
     with pytest.raises(InputError, match="compile goes with plain"):
         ClassificationModule("WaveMix-Lite-4/1", compile=True, execution="lean")
-    for arguments in ({"execution": "lean"}, {"fuse": True}):
-        with pytest.raises(InputError, match="are WaveMix's"):
-            ClassificationModule("mobilenetv3_small_050", **arguments)  # type: ignore[arg-type]  # one each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ SMALL_FINE_TUNING = (
 @EVERY
 def test_every_recipe_runs(run: Run, recipe: str, backbone: Any) -> None:
     write_cityscapes(Path("cityscapes"))
-    few: tuple[str, ...] = SMALL_FINE_TUNING if recipe == "fine-tuning.yaml" else ()
+    few: tuple[str, ...] = SMALL_FINE_TUNING if recipe in ("fine-tuning.yaml", "linear-probe.yaml") else ()
     few = SMALL_CITYSCAPES if "cityscapes.yaml" in (recipe, ON_TOP_OF.get(recipe)) else few
     assert run("fit", *stack(recipe), "--trainer.fast_dev_run=1", "--data.batch_size=2", *few) == 0
 
@@ -233,9 +234,32 @@ def test_fine_tuning(
     assert "test_acc1" in capsys.readouterr().out
 
 
-def test_fine_tuning_needs_its_weights(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fine_tuning_needs_its_weights(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # importing it fails: no network in tests
     assert run("fit", *configs("fine-tuning.yaml"), "--trainer.fast_dev_run=1") == 2
-    assert "wavemix_192_16_75.06.pth: no such checkpoint" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "imagenet/wavemix-192-16-level3 needs huggingface_hub" in message
+    assert "weights/ImageNet/wavemix_192_16_75.06.pth" in message
+
+
+# -- linear-probe.yaml ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unfreeze", [False, True])
+def test_linear_probe(run: Run, data_root: Path, backbone: tuple[str, dict[str, Tensor]], unfreeze: bool) -> None:
+    """What is not the head is bit by bit what it was, batch norm statistics included; until it is unfrozen."""
+    file, weights = backbone
+    unfreezing = ("--trainer.callbacks+=GradualUnfreezing", "--trainer.callbacks.blocks_at_once=4") if unfreeze else ()
+    options = (
+        *(*configs("linear-probe.yaml"), *SMALL_FINE_TUNING, f"--model.backbone={file}", *unfreezing),
+        *("--data=FashionMNIST", f"--data.root={data_root}", "--data.batch_size=20", "--data.val_fraction=0.25"),
+    )
+    assert run("fit", *options, "--trainer.max_epochs=2", "--trainer.default_root_dir=run") == 0
+    state = load("run")["state_dict"]
+    changed = {name for name in weights if not torch.equal(state[f"model.{name}"], weights[name])}
+    assert {name.split(".")[0] for name in changed} == ({"head", "blocks"} if unfreeze else {"head"})
 
 
 # -- as-published*.yaml ---------------------------------------------------------------------------------------------

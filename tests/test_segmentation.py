@@ -179,7 +179,7 @@ def test_paint() -> None:
 
 def test_convmixer_by_name() -> None:
     pytest.importorskip("timm", reason="comes with the extra [baselines]")
-    with pytest.raises(InputError, match="backbone is WaveMix's"):
+    with pytest.raises(InputError, match="backbone is for WaveMix only"):
         module(variant="ConvMixer-8/1", backbone="weights.pth")
     model = module(variant="ConvMixer-8/1")
     assert model(torch.randn(1, 1, 16, 16)).shape == (1, 11, 16, 16)

@@ -34,22 +34,30 @@ ALLOWED = {
         "models.wavelets",
         "models.wavemix",
     },
-    "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.mixers", "models.wavelets"},
+    "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.hub", "models.mixers"}
+    | {"models.wavelets", "models.weights"},
     "models.published": {"config", "errors"},
-    "models.weights": {"errors"},
+    "models.published_weights": {"config", "errors"},
+    "models.variants": {"config", "models.published_weights"},
+    "models.hub": {"config", "errors"},
+    "models.timm_models": {"config", "errors", "models.variants", "models.wavemix", "models.weights"},
+    "models.weights": {"errors", "models.published", "models.published_weights", "models.wavemix"},
+    "weights": {"models.published_weights", "parser"},
     "models.baselines": {"config", "errors", "models.wavemix"},
     "losses": {"errors"},
     "schedules": {"errors"},
     "scores": set(),
     "inference": {"errors"},
-    "modules": {"errors", "inference", "models.baselines", "models.wavemix", "models.weights", "schedules"}
-    | {"scores"},
-    "callbacks": {"errors", "callbacks", "losses", "machine", "measurement"},
+    "freezing": {"models.wavemix"},
+    "image_module": {"errors", "freezing", "models.baselines", "models.wavemix", "models.weights", "schedules"},
+    "modules": {"image_module", "inference", "scores"},
+    "model_arguments": {"errors", "models.published_weights", "models.weights"},
+    "callbacks": {"errors", "callbacks", "freezing", "losses", "machine", "measurement", "models.wavemix"},
     "data": {"errors", "data"},
     "parser": {"errors"},
     "predictions": set(),
     "run_directory": {"errors"},
-    "training": {"allocator", "callbacks", "data", "errors", "models.weights", "modules", "parser", "predictions"}
+    "training": {"allocator", "callbacks", "data", "errors", "model_arguments", "modules", "parser", "predictions"}
     | {"run_directory"},
     "datasets": {"errors", "data", "parser", ""},
     "benchmark_data": {"errors", "data", "datasets", "parser"},
@@ -70,14 +78,21 @@ ALLOWED = {
     "paper.plots": {"errors", "paper.rows", "paper.tables"},
     "paper.report": {"errors", "paper.catalog", "paper.plots", "paper.results", "paper.rows", "paper.tables"}
     | {"parser"},
-    "paper.reproduce": {"errors", "paper.catalog", "paper.commands", "paper.provenance", "paper.results"}
+    "paper.reproduce": {
+        "errors",
+        "models.published_weights",
+        "paper.catalog",
+        "paper.commands",
+        "paper.provenance",
+        "paper.results",
+    }
     | {"paper.rows", "paper.smoke", "parser", "run_directory"},
-    "paper.smoke": {"cli", "data", "models.baselines", "paper.commands", "paper.reproduce", "paper.results"}
-    | {"paper.rows"},
-    "cli": {"errors", "benchmark", "benchmark_data", "datasets", "training", ""}
+    "paper.smoke": {"cli", "data", "models.published_weights", "models.wavemix", "paper.commands"}
+    | {"paper.reproduce", "paper.results", "paper.rows"},
+    "cli": {"errors", "benchmark", "benchmark_data", "datasets", "export", "training", "weights", ""}
     | {"paper.report", "paper.reproduce", "paper.tables"},
     "__main__": {"cli"},
-    "": {"config", "models.wavemix", "models"},
+    "": {"config", "models.timm_models", "models.wavemix", "models"},
     "models": set(),
 }
 

@@ -59,6 +59,18 @@ def _report(arguments: list[str]) -> None:
     report.run(arguments)
 
 
+def _weights(arguments: list[str]) -> None:
+    from wavemix_pl import weights
+
+    weights.run(arguments)
+
+
+def _export(arguments: list[str]) -> None:
+    from wavemix_pl import export
+
+    export.run(arguments)
+
+
 # verb -> what it does, and the function that gets the whole command line, verb included
 VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "fit": ("train a model", _train),
@@ -68,6 +80,8 @@ VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "tables": ("show the paper's tables, our numbers beside them", _tables),
     "reproduce": ("run a row of a table, and record its numbers", _reproduce),
     "report": ("write all tables as Markdown and as one HTML page", _report),
+    "weights": ("list the authors' published weights", _weights),
+    "export": ("write a trained model for other engines: ONNX, OpenVINO, torch.export", _export),
     "datasets": ("list the data sets, or check the files of one", _datasets),
     "benchmark": ("measure images a second: models side by side, or 'benchmark data'", _benchmark),
 }

@@ -21,7 +21,7 @@ from wavemix_pl import callbacks, data  # noqa: F401  # imported whole: so their
 from wavemix_pl.allocator import keep_freed_memory
 from wavemix_pl.callbacks import EpochLines, MaskWriter, RandomState, TestReport
 from wavemix_pl.errors import InputError, input_error
-from wavemix_pl.models.weights import load_checkpoint
+from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_model_of_checkpoint
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser, plain_message
 from wavemix_pl.predictions import print_masks, print_predictions, rank_classes
@@ -122,7 +122,7 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
         self._arguments = args
-        self.config = parser.parse_args(_with_model_of_checkpoint(args))
+        self.config = parser.parse_args(with_model_of_checkpoint(args))
 
     def _parse_ckpt_path(self) -> None:
         """Decides on the run's directory and reads the checkpoint, before anything is made.
@@ -131,41 +131,31 @@ class TrainingCLI(LightningCLI):
         """
         verb = self.config.subcommand
         config = self.config[verb]
-        trainer = config.trainer
+        trainer, weights = config.trainer, config.model.init_args.get("weights")
+        defaults = self._subcommand_parsers[verb].get_defaults().model
+        arguments = ModelArguments(config.model, defaults, self._arguments)
+        arguments.take_from_published()
         if verb == "fit":
-            variant = re.sub(r"[^A-Za-z0-9]+", "-", config.model.init_args.variant).strip("-")
-            name = f"{config.data.class_path.rpartition('.')[2]}-{variant}"
-            type(self)._directory = chosen = choose_directory(trainer.default_root_dir, name, config.ckpt_path)
-            trainer.default_root_dir, config.ckpt_path = str(chosen.path), chosen.checkpoint
+            self._choose_directory(config, config.model.init_args.variant)
         elif config.ckpt_path in ("best", "last") and trainer.default_root_dir:
             root = Path(trainer.default_root_dir).expanduser()
             config.ckpt_path = str(root / "checkpoints" / f"{config.ckpt_path}.ckpt")
-        if verb != "fit" and config.ckpt_path in (None, "best", "last", "hpc"):
-            raise InputError(f"{verb} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt")
-        self._checkpoint = {} if config.ckpt_path in (None, "hpc") else _run_checkpoint(config.ckpt_path)
-        if verb != "fit" and not trainer.default_root_dir:
-            trainer.default_root_dir = str(directory_of(Path(config.ckpt_path)))
-        self._take_model_from_checkpoint(config)
+        elif config.ckpt_path is None and weights and verb == "test":
+            self._choose_directory(config, f"weights-{Path(weights).stem}")  # another name than that of runs to go on
+        if verb != "fit" and (config.ckpt_path in ("best", "last", "hpc") or not (config.ckpt_path or weights)):
+            instead = "" if verb == "predict" else ", or --model.weights=FILE_OR_NAME"
+            raise InputError(f"{verb} needs a trained model: pass --ckpt_path=RUN/checkpoints/best.ckpt{instead}")
+        self._checkpoint = {} if config.ckpt_path in (None, "hpc") else read_run_checkpoint(config.ckpt_path)
+        if not trainer.default_root_dir:
+            trainer.default_root_dir = str(directory_of(Path(config.ckpt_path)) if config.ckpt_path else Path())
+        arguments.take_from_run(self._checkpoint, config.ckpt_path, {*_LINKED})
         self._refuse_resume_without_switch(config)
 
-    def _take_model_from_checkpoint(self, config: Namespace) -> None:
-        """Gives the model the arguments that it was trained with; refuses others that were asked for."""
-        saved = dict(self._checkpoint.get("hyper_parameters", {}))
-        class_path = saved.pop("_class_path", config.model.class_path)
-        if class_path != config.model.class_path:
-            raise InputError(f"{config.ckpt_path} holds a {class_path}: pass --model={class_path}")
-        defaults = self._subcommand_parsers[self.config.subcommand].get_defaults().model.init_args
-        for name in sorted({*saved} & {*defaults.keys()} - {*_LINKED}):
-            given = config.model.init_args.get(name)
-            asked = given != defaults[name] or any(
-                argument.partition("=")[0] == f"--model.{name}" for argument in self._arguments
-            )
-            if asked and given != saved[name]:
-                raise InputError(
-                    f"{config.ckpt_path} was trained with {name} {saved[name]!r}, not {given!r}: "
-                    f"leave --model.{name} out"
-                )
-            config.model.init_args[name] = saved[name]
+    def _choose_directory(self, config: Namespace, name: str) -> None:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{config.data.class_path.rpartition('.')[2]}-{name}").strip("-")
+        chosen = choose_directory(config.trainer.default_root_dir, name, config.ckpt_path)
+        type(self)._directory = chosen
+        config.trainer.default_root_dir, config.ckpt_path = str(chosen.path), chosen.checkpoint
 
     def _refuse_resume_without_switch(self, config: Namespace) -> None:
         """After the switch the checkpoint holds the second optimizer's state, which the first cannot read."""
@@ -194,6 +184,11 @@ class TrainingCLI(LightningCLI):
     def _predict_files(self, config: Namespace) -> None:
         """Files that are named are what is predicted, whatever data a config speaks of."""
         preprocessing = self._checkpoint.get("preprocessing")
+        if not config.ckpt_path:
+            raise InputError(
+                "weights alone do not say how image files are prepared, and what the classes are: pass --ckpt_path of "
+                "a run, or --data"
+            )
         if preprocessing is None:
             raise InputError(f"{config.ckpt_path} does not say how images were prepared: it is no checkpoint of 'fit'")
         if config.data.class_path != _IMAGE_FILES:
@@ -261,26 +256,6 @@ class TrainingCLI(LightningCLI):
         files = [str(file) for file in getattr(datamodule, "files", range(len(probabilities)))]
         files = files[: len(probabilities)]  # limit_predict_batches
         print_predictions(rank_classes(files, probabilities, names, options.top), as_json=options.json)
-
-
-def _run_checkpoint(path: str) -> dict[str, Any]:
-    """Reads a checkpoint that a run of this project wrote."""
-    if "://" in path:
-        raise InputError(f"{path}: download the checkpoint first, and pass the file")
-    checkpoint = load_checkpoint(path)
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
-        raise InputError(f"{path}: no checkpoint of 'wavemix-pl fit'")
-    return checkpoint
-
-
-def _with_model_of_checkpoint(arguments: list[str]) -> list[str]:
-    """Puts in front which LightningModule a checkpoint holds; what is said after it has precedence."""
-    paths = [value for name, value in zip(arguments, [*arguments[1:], ""], strict=True) if name == "--ckpt_path"]
-    paths += [argument.partition("=")[2] for argument in arguments if argument.startswith("--ckpt_path=")]
-    if not paths or not Path(paths[-1]).is_file():
-        return arguments
-    class_path = _run_checkpoint(paths[-1])["hyper_parameters"].get("_class_path")
-    return [arguments[0], f"--model={class_path}", *arguments[1:]] if class_path else arguments
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

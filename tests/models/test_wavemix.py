@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from wavemix_pl import WaveMixClassifier, WaveMixConfig, WaveMixSegmenter, create_model
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.execution import Execution
 from wavemix_pl.models.mixers import MIXERS
 from wavemix_pl.models.wavemix import WaveMixBlock
 
@@ -217,3 +219,57 @@ def test_create_model_refuses() -> None:
 def test_create_model_from_a_config_with_overrides() -> None:
     model = create_model(WaveMixConfig(dim=8, depth=1), 4, dim=16)
     assert (model.config.dim, model.config.ff) == (16, 16)
+
+
+def test_intermediates_are_what_comes_out_of_the_blocks() -> None:
+    model = create_model("WaveMix-8/4 (level 2)", 3, stem="patchify").eval()
+    images = torch.randn(2, 3, 37, 22)
+    x, outputs = model.stem(images), []
+    for block in model.blocks:
+        x = block(x)
+        outputs.append(x)
+    torch.testing.assert_close(model.forward_intermediates(images), outputs)
+    torch.testing.assert_close(model.forward_intermediates(images, [-1, 0, 2, 0]), [outputs[i] for i in (3, 0, 2, 0)])
+    torch.testing.assert_close(model.forward_intermediates(images, [-1])[0], model.forward_features(images))
+    assert model.forward_intermediates(images, []) == []
+    for wrong in (4, -5):
+        with pytest.raises(InputError, match=rf"block {wrong}: 4 blocks have the indices 0 to 3, or -4 to -1"):
+            model.forward_intermediates(images, [wrong])
+
+
+@pytest.mark.parametrize("execution", ["fast", "lean", "checkpointed"])
+@pytest.mark.parametrize(("name", "side"), [("WaveMix-Lite-8/4", 16), ("WaveMix-16/4 (level 2)", 13)])
+def test_intermediates_in_every_execution(name: str, side: int, execution: Execution) -> None:
+    """In training: equal maps, gradients and statistics; the first case runs on cells."""
+    results = []
+    for one in ("plain", execution):
+        torch.manual_seed(0)
+        model = create_model(name, 3, dropout=0.0).double()
+        model.execution = one  # type: ignore[assignment]
+        maps = model.forward_intermediates(torch.randn(2, 3, side, side, dtype=torch.float64), [2, 0])
+        sum((i + 1) * x.square().mean() for i, x in enumerate(maps)).backward()
+        gradients = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
+        assert any(key.startswith("blocks.2") for key in gradients)
+        assert not any(key.startswith(("blocks.3", "head")) for key in gradients)  # a block behind them does not run
+        results.append((maps, gradients, model.state_dict()))
+    torch.testing.assert_close(*results)
+
+
+def test_intermediates_in_evaluation_change_no_statistics() -> None:
+    model = create_model("WaveMix-Lite-8/2", 3).eval()
+    model.execution = "lean"
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.forward_intermediates(torch.randn(2, 3, 8, 8))
+    torch.testing.assert_close(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_create_model_with_weights(task: Any, tmp_path: Path) -> None:
+    source = create_model("WaveMix-Lite-8/2", 3, task=task)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    model = create_model("WaveMix-Lite-8/2", 3, task=task, pretrained=tmp_path / "weights.pth")
+    torch.testing.assert_close(model.state_dict(), source.state_dict())
+    with pytest.raises(InputError, match="head"):
+        create_model("WaveMix-Lite-8/2", 4, task=task, pretrained=str(tmp_path / "weights.pth"))
+    with pytest.raises(InputError, match="neither a file nor the name"):
+        create_model("WaveMix-Lite-8/2", 3, task=task, pretrained="imagenet/wavemix-8-2")

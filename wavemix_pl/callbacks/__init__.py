@@ -2,6 +2,7 @@
 
 from wavemix_pl.callbacks.epoch_lines import EpochLines
 from wavemix_pl.callbacks.focal_loss import FocalLossCallback
+from wavemix_pl.callbacks.gradual_unfreezing import GradualUnfreezing
 from wavemix_pl.callbacks.masks import MaskPicture, MaskWriter
 from wavemix_pl.callbacks.optimizer_switch import OptimizerSwitch
 from wavemix_pl.callbacks.prediction_picture import PredictionPicture
@@ -12,6 +13,7 @@ from wavemix_pl.callbacks.test_report import TestReport
 __all__ = [
     "EpochLines",
     "FocalLossCallback",
+    "GradualUnfreezing",
     "MaskPicture",
     "MaskWriter",
     "OptimizerSwitch",

@@ -117,5 +117,5 @@ def _size(pl_module: L.LightningModule, images: torch.Tensor) -> dict[str, float
     image = torch.empty(1, *images.shape[1:], device="meta")
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         operations = flops(lambda: model(image))
-    params = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+    params = sum(parameter.numel() for parameter in model.parameters())  # frozen ones as well
     return {"params": params, "gflops_per_image": operations / 1e9}

@@ -38,7 +38,8 @@ def run_blocks(blocks: nn.Sequential, x: Tensor, execution: Execution) -> Tensor
     """
     if execution == "plain" or not blocks.training:
         return cast(Tensor, blocks(x))
-    each = cast("list[WaveMixBlock]", blocks)
+    frozen = next((i for i, block in enumerate(blocks) if block.training), len(blocks))
+    x, each = blocks[:frozen](x), cast("list[WaveMixBlock]", blocks[frozen:])  # the first ones may be in evaluation
     if execution == "lean":
         x = run_lean(each, x)
     elif execution == "fast":

@@ -139,8 +139,10 @@ class FusedBlock(nn.Module):
         return pyramid[0], out
 
     def forward(self, x: Tensor) -> Tensor:
-        out = crop(self.paths[0](*self._to_finest(x)), x)
-        out += x
+        out: Tensor = self.paths[0](*self._to_finest(x))
+        if out.shape != x.shape:
+            out = crop(out, x)
+        out += x  # exporters make of an addition to what was cropped many times as slow an operation
         return out
 
     def mean(self, x: Tensor) -> Tensor:

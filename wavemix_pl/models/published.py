@@ -13,26 +13,41 @@ from torch import nn
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
 
+Task = Literal["classification", "segmentation"]
 
-def published_model(
-    config: WaveMixConfig, num_classes: int, task: Literal["classification", "segmentation"] = "classification"
-) -> nn.Module:
+
+def refuse_unpublished(config: WaveMixConfig, task: Task) -> None:
+    """Refuses models that the published package cannot build.
+
+    Raises:
+        InputError: With the fields whose values it does not know.
+    """
+    known: dict[str, tuple[Any, ...]] = {
+        **{"wavelet": ("haar", "db1"), "mixer": ("dwt",), "upsample": ("deconv",), "level": (1, 2, 3, 4)},
+        **{"in_channels": (3,), "stem": ("strided", "patchify"), "head_dim": (None,)},
+    }
+    if task == "segmentation":
+        known |= {"stem": ("strided",), "head_dim": (None, config.dim // 2)}
+    unknown = [name for name, values in known.items() if getattr(config, name) not in values]
+    if unknown:
+        given = ", ".join(f"{name}={getattr(config, name)!r}" for name in unknown)
+        raise InputError(f"the published package has no {config.notation} for {task} with {given}")
+
+
+def published_model(config: WaveMixConfig, num_classes: int, task: Task = "classification") -> nn.Module:
     """The published package's model of a config, with weights of its own; `weights.our_names` renames them to ours.
 
     Args:
-        config: What the published package knows: Haar, transposed convolutions, levels 1 to 4, no channel mixing. Its
-            images have three channels; for others its first convolution is replaced.
+        config: What the published package knows, see `refuse_unpublished`; but for images of other than three channels
+            its first convolution is replaced.
         num_classes: K.
         task: Which of its two models.
 
     Raises:
         InputError: The package is not installed, or has no such model.
     """
-    here = config.replace(ff=None, mult=2, dropout=0.0, stride=1, patch_size=4, in_channels=3)
-    there = WaveMixConfig(dim=config.dim, depth=config.depth, level=config.level, dropout=0.0, stem=config.stem)
+    refuse_unpublished(config.replace(in_channels=3), task)
     strided = config.stem == "strided"
-    if here != there or config.level > 4 or (task == "segmentation" and not strided):
-        raise InputError(f"the published package has no {config.notation} with these fields")
     arguments: dict[str, Any] = {
         **{"num_classes": num_classes, "depth": config.depth, "mult": config.mult, "ff_channel": config.ff},
         **{"final_dim": config.dim, "dropout": config.dropout, "level": config.level, "stride": config.stride},

@@ -11,6 +11,8 @@ Letters in shapes: B images, C channels, H rows, W columns, D = dim, K classes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -21,6 +23,7 @@ from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.execution import Execution, run_blocks, run_stem
 from wavemix_pl.models.fused import FusedClassifier, fuse_classifier, fuse_segmenter
+from wavemix_pl.models.hub import HubModel
 from wavemix_pl.models.mixers import MIXERS, UPSAMPLERS, Bilinear, Deconv, InverseDWT
 from wavemix_pl.models.wavelets import crop
 
@@ -138,17 +141,53 @@ class WaveMix(nn.Module):
         """(B, C, H, W) -> (B, D, H', W'), where H' and W' are what the stem leaves of H and W."""
         return run_blocks(self.blocks, run_stem(self.stem, images, self.execution), self.execution)
 
+    def forward_intermediates(self, images: Tensor, indices: Sequence[int] | None = None) -> list[Tensor]:
+        """What comes out of chosen blocks, (B, D, H', W') each, in the order in which they are named.
+
+        Args:
+            images: (B, C, H, W).
+            indices: Of the blocks, from 0, or from -1 for the last; None for all. Blocks behind them do not run.
+
+        Raises:
+            InputError: An index that no block has.
+        """
+        chosen = self._from_0(indices)
+        x, start, outputs = run_stem(self.stem, images, self.execution), 0, {}
+        for last in sorted(set(chosen)):
+            part = self.blocks[start : last + 1]
+            part.training = self.blocks.training  # a slice is a new module, and would be in training
+            x = outputs[last] = run_blocks(part, x, self.execution)
+            start = last + 1
+        return [outputs[index] for index in chosen]
+
+    def _from_0(self, indices: Sequence[int] | None) -> list[int]:
+        """Indices of blocks, none of them negative."""
+        depth = len(self.blocks)
+        indices = range(depth) if indices is None else indices
+        for index in indices:
+            if not -depth <= index < depth:
+                raise InputError(f"block {index}: {depth} blocks have the indices 0 to {depth - 1}, or -{depth} to -1")
+        return [index % depth for index in indices]
+
+
+class GlobalMean(nn.Module):
+    """Mean over space. Not AdaptiveAvgPool2d, whose backward is not deterministic on CUDA."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
 
 class ClassificationHead(nn.Sequential):
     """Optional 1x1 channel mixing, mean over space, linear (Section 3.1). (B, D, H', W') -> (B, K)."""
 
     mix: nn.Conv2d | nn.Identity
+    pool: nn.Module
     linear: nn.Linear
 
     def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
         width = config.head_dim or config.dim
         mix = nn.Conv2d(config.dim, width, 1) if config.head_dim else nn.Identity()
-        super().__init__(OrderedDict(mix=mix, pool=_GlobalMean(), linear=nn.Linear(width, num_classes)))
+        super().__init__(OrderedDict(mix=mix, pool=GlobalMean(), linear=nn.Linear(width, num_classes)))
 
 
 class SegmentationHead(nn.Sequential):
@@ -169,11 +208,14 @@ class SegmentationHead(nn.Sequential):
         )
 
 
-class WaveMixClassifier(WaveMix):
+class WaveMixClassifier(WaveMix, HubModel):
     """WaveMix for image classification (Fig. 1a). Images (B, C, H, W) -> logits (B, K)."""
+
+    task = "classification"
 
     def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
         super().__init__(config)
+        self.num_classes = num_classes
         self.head = ClassificationHead(config, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -185,15 +227,18 @@ class WaveMixClassifier(WaveMix):
         return fuse_classifier(self)
 
 
-class WaveMixSegmenter(WaveMix):
+class WaveMixSegmenter(WaveMix, HubModel):
     """WaveMix for semantic segmentation (Fig. 1b). Images (B, C, H, W) -> logits (B, K, H, W), for any H and W.
 
     Images whose sides the stem does not divide are continued by their last row and column, and the logits cropped.
     A stem that reduces by other than the head's factor of 4 gets its logits resized bilinearly.
     """
 
+    task = "segmentation"
+
     def __init__(self, config: WaveMixConfig, num_classes: int) -> None:
         super().__init__(config)
+        self.num_classes = num_classes
         self.head = SegmentationHead(config, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -220,6 +265,8 @@ def create_model(
     model: str | WaveMixConfig,
     num_classes: int,
     task: Literal["classification", "segmentation"] = "classification",
+    *,
+    pretrained: str | Path | None = None,
     **overrides: Any,
 ) -> WaveMixClassifier | WaveMixSegmenter:
     """Builds a model from the paper's notation or from a config.
@@ -229,10 +276,11 @@ def create_model(
             of `WaveMixConfig`; for segmentation, at stride 2 and dropout 0.
         num_classes: K.
         task: Which head the backbone gets.
+        pretrained: Weights for it: a file, or the name of published ones; see `wavemix_pl.models.weights.load_weights`.
         overrides: Fields of `WaveMixConfig`.
 
     Raises:
-        InputError: A notation or a value that no model can be built from.
+        InputError: A notation or a value that no model can be built from, or weights that are not those of the model.
 
     >>> model = create_model("WaveMix-Lite-8/5", num_classes=10, in_channels=1)
     >>> sum(parameter.numel() for parameter in model.parameters())  # Table 5
@@ -243,13 +291,13 @@ def create_model(
     if type(num_classes) is not int or num_classes < 1:
         raise InputError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
     if isinstance(model, WaveMixConfig):
-        return _TASKS[task](model.replace(**overrides), num_classes)
-    defaults = _SEGMENTATION_DEFAULTS if task == "segmentation" else {}
-    return _TASKS[task](WaveMixConfig.from_notation(model, **{**defaults, **overrides}), num_classes)
+        config = model.replace(**overrides)
+    else:
+        defaults = _SEGMENTATION_DEFAULTS if task == "segmentation" else {}
+        config = WaveMixConfig.from_notation(model, **{**defaults, **overrides})
+    built = _TASKS[task](config, num_classes)
+    if pretrained is not None:
+        from wavemix_pl.models.weights import load_weights  # imported late: it imports this module
 
-
-class _GlobalMean(nn.Module):
-    """Mean over space. Not AdaptiveAvgPool2d, whose backward is not deterministic on CUDA."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
+        load_weights(built, pretrained)
+    return built

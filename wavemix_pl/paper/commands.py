@@ -27,7 +27,6 @@ class Plan:
         flags: For `wavemix-pl fit` and `test`, as `--name=value`.
         experiments: Folder of recipes and results.
         runs: Folder of the runs.
-        weights: Folder of weights to start from.
         benchmark_flags: For `wavemix-pl benchmark`.
         accept_generated: Whether numbers on generated images are recorded.
     """
@@ -36,7 +35,6 @@ class Plan:
     flags: tuple[str, ...] = ()
     experiments: Path = Path("experiments")
     runs: Path = Path("runs")
-    weights: Path = Path("weights")
     benchmark_flags: tuple[str, ...] = ()
     accept_generated: bool = False
 
@@ -83,7 +81,7 @@ def _of_row(row: Row, plan: Plan) -> list[str]:
 
 
 def _of_run(row: Row, seed: int, plan: Plan) -> list[str]:
-    backbone = [f"--model.backbone={plan.weights / row.backbone}"] if row.backbone else []
+    backbone = [f"--model.backbone={row.backbone}"] if row.backbone else []
     directory = f"--trainer.default_root_dir={plan.directory(row, seed)}"
     return [*backbone, f"--seed_everything={seed}", directory, "--ckpt_path=last"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.published_weights import resolve
 from wavemix_pl.paper.catalog import experiments_folder, find_rows, find_table
 from wavemix_pl.paper.commands import Plan, benchmark_command, fit_command, printable, test_command
 from wavemix_pl.paper.provenance import hash_of, origin
@@ -23,7 +24,6 @@ from wavemix_pl.run_directory import lock_directory
 Execute = Callable[[list[str]], int]
 
 _OURS = ("ckpt_path", "seed_everything", "trainer.default_root_dir", "model.variant", "model.backbone", "data", "model")
-_HUB = "the authors' repository cloudwalker/wavemix on the model hub, folder Saved_Models_Weights"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Runner:
         if (recipe, changes, str(seed)) in done:
             self.say(f"{row}, seed {seed}: recorded already")
             return
-        self._refuse_without_weights(row)
+        if row.backbone:
+            resolve(row.backbone)  # fetched, or refused, before anything runs
         directory = plan.directory(row, seed)
         lock = lock_directory(directory, ".reproduce.lock")
         try:
@@ -86,11 +87,6 @@ class Runner:
         code = self.execute(command)
         if code:
             raise SystemExit(code)  # the command has said why
-
-    def _refuse_without_weights(self, row: Row) -> None:
-        file = self.plan.weights / row.backbone if row.backbone else None
-        if file and not file.is_file():
-            raise InputError(f"{file}: no such file: {row} starts from {row.backbone}; get it from {_HUB}")
 
 
 def _of_training(row: Row, seed: int, plan: Plan, directory: Path) -> list[Result]:
@@ -169,7 +165,6 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="How many runs, with seeds 0, 1, ...")
     parser.add_argument("--recipe", help="Configs in the place of the row's own, joined by '+', such as as-published.")
     parser.add_argument("--stage", default="all", help="train, benchmark (all resource columns, or name one), or all.")
-    parser.add_argument("--weights", default="weights", help="Folder with the authors' weights, for fine-tuning.")
     parser.add_argument("--runs", default="runs", help="Folder of the runs.")
     parser.add_argument("--dry-run", action="store_true", help="Print the commands, and run nothing.")
     parser.add_argument("--smoke", action="store_true", help="Every stage for one tiny step on generated data.")
@@ -183,7 +178,6 @@ def run(arguments: list[str]) -> None:
         flags=tuple(flags),
         experiments=_relative(experiments_folder()),
         runs=Path(options.runs),
-        weights=Path(options.weights),
     )
     for name in {name for row in rows if row.model for name in plan.recipe_of(row)}:
         if not (file := plan.experiments / "recipes" / f"{name}.yaml").is_file():
@@ -228,7 +222,7 @@ def _commands(rows: Sequence[Row], plan: Plan, seeds: Sequence[int]) -> list[lis
     return commands
 
 
-_VALUED = ("--row", "--group", "--seeds", "--recipe", "--stage", "--weights", "--runs")
+_VALUED = ("--row", "--group", "--seeds", "--recipe", "--stage", "--runs")
 _SWITCHES = ("--dry-run", "--dry_run", "--smoke", "--help", "-h")
 
 

@@ -52,7 +52,7 @@ class Row:
         image_size: (rows, columns) of the images that the model sees.
         task: Which head.
         recipe: Names of the configs in `experiments/recipes`, later ones win.
-        backbone: File below the folder of weights from which stem and blocks start, or None.
+        backbone: Name of the published weights from which stem and blocks start, or None.
         benchmark: Metric -> options of `wavemix-pl benchmark` that measure it.
     """
 

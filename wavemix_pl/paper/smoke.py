@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import yaml
 from rich.console import Console
 
 from wavemix_pl.data.generated import write_dataset
-from wavemix_pl.models.baselines import build_model
+from wavemix_pl.models.published_weights import PublishedWeights, find_published
+from wavemix_pl.models.wavemix import create_model
 from wavemix_pl.paper.commands import Plan
 from wavemix_pl.paper.reproduce import Runner
 from wavemix_pl.paper.results import read_results, results_file
@@ -43,7 +46,7 @@ def smoke(rows: Sequence[Row], plan: Plan, training: bool = True, say: Callable[
     Raises:
         SystemExit: A stage failed; the command has said why.
     """
-    with tempfile.TemporaryDirectory(prefix="wavemix-smoke-") as folder:
+    with tempfile.TemporaryDirectory(prefix="wavemix-smoke-") as folder, _weights_in(Path(folder, "weights")):
         place = Path(folder)
         _shorten_recipes(plan.experiments / "recipes", place / "experiments" / "recipes")
         for row in rows:
@@ -52,14 +55,13 @@ def smoke(rows: Sequence[Row], plan: Plan, training: bool = True, say: Callable[
             if not data.exists():
                 write_dataset(row.data.kind, data)
             if row.backbone:
-                _write_backbone(row, place / "weights" / row.backbone)
+                _write_backbone(find_published(row.backbone), place / "weights")
             small = replace(row, image_size=_smoke_size(row), benchmark=_short_benchmarks(row))
             here = replace(
                 plan,
                 flags=(*_FLAGS, f"--data.root={data}", *plan.flags),
                 experiments=place / "experiments",
                 runs=place / "runs",
-                weights=place / "weights",
                 benchmark_flags=("--rounds=1",),
                 accept_generated=True,
             )
@@ -118,10 +120,21 @@ def _shortened(content: Any) -> Any:
     return [_shortened(entry) for entry in content] if isinstance(content, list) else content
 
 
-def _write_backbone(row: Row, path: Path) -> None:
-    """Random weights of a classifier that has the row's backbone."""
-    assert row.model is not None
-    overrides = {name: value for name, value in row.overrides.items() if name != "head_dim"}
-    stem = {"stride": 2} if row.task == "segmentation" else {}
+def _write_backbone(entry: PublishedWeights, folder: Path) -> None:
+    """Random weights in the place of published ones."""
+    path = folder / entry.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(build_model(row.model, 1000, "classification", {**stem, **overrides}).state_dict(), path)
+    torch.save(create_model(entry.config, entry.num_classes, entry.task).state_dict(), path)
+
+
+@contextmanager
+def _weights_in(folder: Path) -> Iterator[None]:
+    """Published weights are looked for in a folder first."""
+    before = os.environ.get("WAVEMIX_PL_WEIGHTS")
+    os.environ["WAVEMIX_PL_WEIGHTS"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["WAVEMIX_PL_WEIGHTS"]
+        if before is not None:
+            os.environ["WAVEMIX_PL_WEIGHTS"] = before

@@ -1,0 +1,83 @@
+"""Which model a command line means: that of a checkpoint, that of published weights, or the one it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from wavemix_pl.errors import InputError
+from wavemix_pl.models.published_weights import PUBLISHED
+from wavemix_pl.models.weights import load_checkpoint
+
+
+class ModelArguments:
+    """What a command line says of the model, to be completed by what its checkpoint or its weights say.
+
+    Args:
+        model: The parsed arguments, `class_path` and `init_args`; they are changed.
+        defaults: The same, where nothing is asked for.
+        command_line: What was typed.
+    """
+
+    def __init__(self, model: Namespace, defaults: Namespace, command_line: list[str]) -> None:
+        self._model, self._arguments, self._defaults = model, model.init_args, defaults.init_args
+        self._typed = {argument.partition("=")[0] for argument in command_line}
+
+    def asked(self, name: str) -> bool:
+        """Whether the command line or a config names an argument, if only with its default."""
+        return self._arguments.get(name) != self._defaults.get(name) or f"--model.{name}" in self._typed
+
+    def take_from_run(self, checkpoint: dict[str, Any], path: str, linked: Set[str]) -> None:
+        """Takes the arguments that a model was trained with, but for those that the data tell.
+
+        Raises:
+            InputError: Others were asked for.
+        """
+        saved = dict(checkpoint.get("hyper_parameters", {}))
+        class_path = saved.pop("_class_path", self._model.class_path)
+        if class_path != self._model.class_path:
+            raise InputError(f"{path} holds a {class_path}: pass --model={class_path}")
+        for name in sorted({*saved} & {*self._defaults.keys()} - linked):
+            given = self._arguments.get(name)
+            if self.asked(name) and given != saved[name]:
+                raise InputError(
+                    f"{path} was trained with {name} {saved[name]!r}, not {given!r}: leave --model.{name} out"
+                )
+            self._arguments[name] = saved[name]
+
+    def take_from_published(self) -> None:
+        """Takes the model of published weights, where they are called by their name and no model was asked for."""
+        weights, backbone = (self._arguments.get(name) for name in ("weights", "backbone"))
+        entry = PUBLISHED.get(str(weights or backbone).casefold())
+        if entry and not self.asked("variant"):
+            of_backbone = {name: value for name, value in entry.overrides.items() if name != "head_dim"}
+            overrides = entry.overrides if weights else of_backbone
+            self._arguments["variant"] = entry.notation
+            self._arguments["overrides"] = {**overrides, **(self._arguments.get("overrides") or {})}
+
+
+def read_run_checkpoint(path: str) -> dict[str, Any]:
+    """Reads a checkpoint that a run of this project wrote.
+
+    Raises:
+        InputError: It is none.
+    """
+    if "://" in path:
+        raise InputError(f"{path}: download the checkpoint first, and pass the file")
+    checkpoint = load_checkpoint(path)
+    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
+        raise InputError(f"{path}: no checkpoint of 'wavemix-pl fit'")
+    return checkpoint
+
+
+def with_model_of_checkpoint(command_line: list[str]) -> list[str]:
+    """Puts in front which LightningModule a checkpoint holds; what is said after it has precedence."""
+    paths = [value for name, value in zip(command_line, [*command_line[1:], ""], strict=True) if name == "--ckpt_path"]
+    paths += [argument.partition("=")[2] for argument in command_line if argument.startswith("--ckpt_path=")]
+    if not paths or not Path(paths[-1]).is_file():
+        return command_line
+    class_path = read_run_checkpoint(paths[-1])["hyper_parameters"].get("_class_path")
+    return [command_line[0], f"--model={class_path}", *command_line[1:]] if class_path else command_line

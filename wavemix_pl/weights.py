@@ -1,0 +1,98 @@
+"""Which weights the authors published, and which of them are here: the verb `weights`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from wavemix_pl.models.published_weights import PUBLISHED, found, weights_folder
+from wavemix_pl.parser import Parser
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of the list.
+
+    Attributes:
+        name: What every place that takes weights takes as well as a file.
+        task: Which head the model has.
+        model: In the paper's notation.
+        overrides: Its further fields of `WaveMixConfig`.
+        classes: K.
+        image_size: (rows, columns) it was trained on, or None where no source tells.
+        claimed: Percent, as the file's name claims: top-1, or mean IoU of a segmenter. Not measured here.
+        file: Below the folder of weights.
+        url: Where it is published.
+        found: Where it lies on this machine, or None.
+        note: What else one must know.
+    """
+
+    name: str
+    task: str
+    model: str
+    overrides: dict[str, Any]
+    classes: int
+    image_size: tuple[int, int] | None
+    claimed: str
+    file: str
+    url: str
+    found: str | None
+    note: str | None
+
+
+def list_weights(folder: str | Path | None = None) -> list[Listed]:
+    """All published weights, looked for in a folder and in the hub's cache; the network is not asked.
+
+    Args:
+        folder: See `weights_folder`.
+    """
+    listed = []
+    for entry in PUBLISHED.values():
+        path = found(entry, folder)
+        what = (entry.name, entry.task, entry.notation, dict(entry.overrides), entry.num_classes, entry.image_size)
+        listed.append(Listed(*what, entry.accuracy, entry.file, entry.url, str(path) if path else None, entry.note))
+    return listed
+
+
+def run(arguments: list[str]) -> None:
+    """The verb `weights`."""
+    parser = Parser(
+        prog="wavemix-pl weights",
+        description="Lists the authors' published weights. A name is fetched from the hub when it is first used.",
+    )
+    parser.add_argument(
+        "--folder", type=str, help="Where files may lie by hand. Default: $WAVEMIX_PL_WEIGHTS, else weights."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+    options = parser.parse_args(arguments[1:])
+    listed = list_weights(options.folder)
+    if options.json:
+        print(json.dumps([vars(entry) for entry in listed], indent=2))
+    else:
+        _print_list(listed, weights_folder(options.folder))
+
+
+def _print_list(listed: list[Listed], folder: Path) -> None:
+    table = Table("name", "task", "model", "classes", "images", "claimed", "here, or the file to fetch")
+    table.caption = (
+        f"Files put in by hand lie in {escape(str(folder))}. The accuracies are what the files' names claim."
+    )
+    table.columns[0].no_wrap = True
+    for entry in listed:
+        stem = {
+            name: value for name, value in entry.overrides.items() if name != "stem"
+        }  # stride or patch_size tell it
+        model = ", ".join([entry.model, *(f"{name} {value}" for name, value in stem.items())])
+        note = f" [dim]({escape(entry.note)})[/]" if entry.note else ""
+        size = "x".join(map(str, entry.image_size)) if entry.image_size else ""
+        claimed = f"{entry.claimed}% {'mIoU' if entry.task == 'segmentation' else 'top-1'}"
+        where = f"[green]{escape(entry.found)}[/]" if entry.found else f"no: {escape(entry.file)}"
+        table.add_row(entry.name, entry.task, model, f"{entry.classes}{note}", size, claimed, where)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
