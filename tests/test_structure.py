@@ -59,6 +59,11 @@ ALLOWED = {
     "run_directory": {"errors"},
     "training": {"allocator", "callbacks", "data", "errors", "model_arguments", "modules", "parser", "predictions"}
     | {"run_directory"},
+    "export": {"errors", "export_formats", "export_int8", "export_source", "parser", ""},
+    "export_source": {"errors", "model_arguments", "models.baselines", "models.published_weights", "models.wavemix"}
+    | {"models.weights"},
+    "export_formats": {"errors", "models.merged_stem"},
+    "export_int8": {"errors", "data", "export_formats", "scores"},
     "datasets": {"errors", "data", "parser", ""},
     "benchmark_data": {"errors", "data", "datasets", "parser"},
     "measurement": set(),
