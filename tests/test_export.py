@@ -20,6 +20,7 @@ from wavemix_pl.errors import InputError
 from wavemix_pl.export import export
 from wavemix_pl.export_formats import TARGETS, trace
 from wavemix_pl.export_source import read_source
+from wavemix_pl.models.published_weights import PUBLISHED
 from wavemix_pl.models.wavemix import WaveMix
 
 Run = Callable[..., int]
@@ -169,7 +170,7 @@ def test_int8_without_labels_says_how_often_it_agrees(
         ("WaveMix-8/1 (level 2)", {"task": "segmentation"}),
         ("WaveMix-Lite-8/1", {"task": "segmentation", "stride": 1}),
         ("WaveMix-Lite-16/1", {"stem": "patchify", "patch_size": 2, "wavelet": "db2"}),
-        ("WaveMix-Lite-16/1", {"mixer": "lifting", "upsample": "bilinear"}),
+        ("WaveMix-Lite-16/1", {"mixer": "maxpool", "upsample": "bilinear"}),
     ],
 )
 def test_models(tmp_path: Path, variant: str, fields: dict[str, Any]) -> None:
@@ -214,6 +215,18 @@ def test_what_fails_is_tried_otherwise(tmp_path: Path, monkeypatch: pytest.Monke
     assert written.notes == ["the fused form at multiples of 2 cannot be had (no rule for it)"]
     with pytest.raises(InputError, match="the plain form at multiples of 2 cannot be had"):
         export(checkpoint, "torch", dynamic=True, fuse=False, overwrite=True)
+
+
+def test_published_weights_go_by_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = PUBLISHED["cifar10/wavemix-lite-144-7"]
+    model = create_model(entry.config, entry.num_classes)
+    file = tmp_path / entry.file
+    file.parent.mkdir(parents=True)
+    torch.save(model.state_dict(), file)
+    monkeypatch.setenv("WAVEMIX_PL_WEIGHTS", str(tmp_path))
+    source = read_source(entry.name)
+    assert (str(source.file), source.preprocessing) == ("cifar10-wavemix-lite-144-7", {"image_size": [32, 32]})
+    torch.testing.assert_close(source.model.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------

@@ -251,7 +251,8 @@ def _print(exported: Exported) -> None:
     free = ", rows and columns from 2 on" if "rows" in exported.images else ""
     print(f"takes float32 images {exported.images}{free}")
     checked = ", ".join(exported.checked)
-    print(f"equal to PyTorch within {exported.difference:.0e}, at batches x rows x columns {checked}")
+    when = "before quantisation " if exported.accuracy else ""
+    print(f"{when}equal to PyTorch within {exported.difference:.0e}, at batches x rows x columns {checked}")
     for note in exported.notes:
         print(f"note: {note}")
     if exported.accuracy is None:
