@@ -52,13 +52,15 @@ ALLOWED = {
     "image_module": {"errors", "freezing", "models.baselines", "models.wavemix", "models.weights", "schedules"},
     "modules": {"image_module", "inference", "scores"},
     "model_arguments": {"errors", "models.published_weights", "models.weights"},
-    "callbacks": {"errors", "callbacks", "freezing", "losses", "machine", "measurement", "models.wavemix"},
+    "callbacks": {"errors", "callbacks", "freezing", "losses", "machine", "measurement", "metrics_file"}
+    | {"models.wavemix"},
     "data": {"errors", "data"},
     "parser": {"errors"},
+    "metrics_file": set(),
     "predictions": set(),
     "run_directory": {"errors"},
-    "training": {"allocator", "callbacks", "data", "errors", "model_arguments", "modules", "parser", "predictions"}
-    | {"run_directory"},
+    "training": {"allocator", "callbacks", "data", "errors", "metrics_file", "model_arguments", "modules", "parser"}
+    | {"predictions", "run_directory"},
     "export": {"errors", "export_formats", "export_int8", "export_source", "parser", ""},
     "export_source": {"errors", "model_arguments", "models.baselines", "models.published_weights", "models.wavemix"}
     | {"models.weights"},

@@ -47,7 +47,8 @@ def choose_directory(given: str | None, name: str, checkpoint: str | None) -> Ru
         given: The directory that was asked for, or None: then that of the checkpoint, or one below `runs/`.
         name: Of a directory below `runs/`; a number is added where there are runs of this name.
         checkpoint: None, "best" or "last" of the directory (of the newest below `runs/`), "hpc", or a file. A "last"
-            that is not there yet starts a new run, so that one command can both start and go on.
+            that is not there is the best, and where there is none either a new run begins, so that one command can
+            both start and go on.
 
     Raises:
         InputError: The directory holds a run that would be overwritten, another process is at work in it, or several
@@ -108,19 +109,14 @@ def _below_runs(name: str, checkpoint: str | None) -> tuple[Path, bool]:
 def _checkpoint_in(path: Path, checkpoint: str | None) -> str | None:
     if checkpoint not in _OF_A_RUN:
         return checkpoint
-    file = path / "checkpoints" / f"{checkpoint}.ckpt"
-    return str(file) if file.exists() else None
+    # A run that was stopped at the end of its first epoch may have written the best only.
+    names = ("last", "best") if checkpoint == "last" else ("best",)
+    files = [path / "checkpoints" / f"{name}.ckpt" for name in names]
+    return next((str(file) for file in files if file.exists()), None)
 
 
 def _first_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
-
-
-def keep_metrics(directory: Path) -> None:
-    """Puts the metrics of an interrupted run out of the way of CSVLogger, which would delete them."""
-    path = directory / "metrics.csv"
-    if _first_process() and path.exists():
-        path.rename(next(free for n in count(1) if not (free := path.with_name(f"metrics.{n}.csv")).exists()))
 
 
 def directory_of(checkpoint: Path) -> Path:

@@ -15,22 +15,22 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from wavemix_pl import callbacks, data  # noqa: F401  # imported whole: so their classes are known by short names
 from wavemix_pl.allocator import keep_freed_memory
-from wavemix_pl.callbacks import EpochLines, MaskWriter, RandomState, TestReport
+from wavemix_pl.callbacks import EpochLines, ExactResume, LastCheckpoint, MaskWriter, RandomState, TestReport
 from wavemix_pl.errors import InputError, input_error
+from wavemix_pl.metrics_file import MetricsFile
 from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_model_of_checkpoint
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser, plain_message
 from wavemix_pl.predictions import print_masks, print_predictions, rank_classes
-from wavemix_pl.run_directory import RunDirectory, choose_directory, directory_of, keep_metrics
+from wavemix_pl.run_directory import RunDirectory, choose_directory, directory_of
 
 _IMAGE_FILES = "wavemix_pl.data.ImageFiles"
 _LINKED = ("num_classes", "in_channels")  # from data to model
 _WARNINGS_OF_LIGHTNING = (
-    "Experiment logs directory .* exists",  # an earlier metrics.csv has been put out of its way
     "`isinstance.treespec, LeafSpec.`",  # its own use of a deprecated call
 )
 
@@ -96,7 +96,7 @@ class TrainingCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         # Two callbacks: `save_last` of a monitored one writes nothing in epochs without improvement.
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint_best")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint_last")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint_last")
         for kind in ("best", "last"):
             parser.set_defaults(
                 {f"checkpoint_{kind}.filename": kind, f"checkpoint_{kind}.enable_version_counter": False}
@@ -207,7 +207,7 @@ class TrainingCLI(LightningCLI):
                 )
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
-        chosen: list[Callback] = [RandomState(), TestReport()]
+        chosen: list[Callback] = [RandomState(), ExactResume(), TestReport()]
         if config.trainer.enable_progress_bar is not False:
             bar = sys.stdout.isatty() and self.config.subcommand != "predict"
             chosen.append(RichProgressBar() if bar else EpochLines())
@@ -223,11 +223,10 @@ class TrainingCLI(LightningCLI):
         kwargs["enable_model_summary"] = False  # none of Lightning's own beside ours
         if config.logger in (None, True):
             directory = config.default_root_dir
-            if self.config.subcommand == "fit" and not config.fast_dev_run:
-                keep_metrics(Path(directory))
+            step = self._checkpoint.get("global_step")  # hides what was logged after it, and is logged again
             kwargs["logger"] = self.config.subcommand == "fit" and [
-                TensorBoardLogger(directory, name="", version="", default_hp_metric=False),
-                CSVLogger(directory, name="", version=""),
+                TensorBoardLogger(directory, name="", version="", default_hp_metric=False, purge_step=step),
+                MetricsFile(directory),
             ]
         return super().instantiate_trainer(**kwargs)
 

@@ -15,9 +15,18 @@ from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 
 
-def module(root: Path, world: int = 1, rank: int = 0, training: bool = True, **arguments: Any) -> FashionMNIST:
+def module(
+    root: Path, world: int = 1, rank: int = 0, training: bool = True, trained: int = 0, **arguments: Any
+) -> FashionMNIST:
+    """The data of a run that goes on after so many batches of an epoch, or begins."""
     data = FashionMNIST(root=str(root), **{"batch_size": 12, "val_fraction": 0.25, **arguments})
-    data.trainer = SimpleNamespace(world_size=world, global_rank=rank, training=training)  # type: ignore[assignment]
+    progress = SimpleNamespace(current=SimpleNamespace(ready=trained))
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=world,
+        global_rank=rank,
+        training=training,
+        fit_loop=SimpleNamespace(is_resuming=trained > 0, epoch_loop=SimpleNamespace(batch_progress=progress)),
+    )
     data.setup("fit")
     data.setup("test")
     return data
@@ -71,6 +80,41 @@ def test_order_depends_on_seed_and_epoch_alone(data_root: Path, workers: int, mo
     assert epoch(other, 1) == second  # without epoch 0 before it, as after a resume
     monkeypatch.setenv("PL_GLOBAL_SEED", "4")
     assert epoch(module(data_root).train_dataloader(), 0) != first
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("augment", ["none", "trivial"])
+def test_going_on_within_an_epoch(data_root: Path, workers: int, augment: str) -> None:
+    """Only the rest of the epoch is loaded, once; then whole epochs."""
+    whole = module(data_root, augment=augment).train_dataloader()
+    third, fourth = epoch(whole, 3), epoch(whole, 4)
+    data = module(data_root, augment=augment, num_workers=workers, trained=2)
+    loader = data.train_dataloader()
+    assert len(loader) == len(whole) == 5
+    first = iter(loader)  # the trainer makes it before it says which epoch it is
+    loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
+    assert [image.numpy().tobytes() for images, _ in first for image in images] == third[24:]
+    assert epoch(loader, 3) == third
+    assert epoch(loader, 4) == fourth
+
+
+def test_what_was_seen_is_not_loaded(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+    data = module(data_root, trained=4)
+    monkeypatch.setattr(type(data.train_set), "__getitems__", lambda self, rows: loaded.extend(rows) or [(0, 0)])
+    list(data.train_dataloader())
+    assert len(loaded) == 12
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_ranks_go_on_at_the_same_batch(data_root: Path, world: int) -> None:
+    """Of 65 images an even number trains; what the ranks have left together is the rest of the epoch."""
+    arguments = {"batch_size": 12, "val_fraction": 0.1875}
+    parts = [module(data_root, world, rank, trained=3, **arguments) for rank in range(world)]
+    rest = [image for data in parts for image in epoch(data.train_dataloader(), 1)]
+    whole = epoch(module(data_root, **arguments).train_dataloader(), 1)
+    assert sorted(rest) == sorted(whole[36:])
+    assert len(rest) == 24
 
 
 def test_workers_by_spawn(data_root: Path) -> None:

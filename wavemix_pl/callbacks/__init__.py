@@ -1,8 +1,10 @@
 """Callbacks; none of them imports the LightningModules."""
 
 from wavemix_pl.callbacks.epoch_lines import EpochLines
+from wavemix_pl.callbacks.exact_resume import ExactResume
 from wavemix_pl.callbacks.focal_loss import FocalLossCallback
 from wavemix_pl.callbacks.gradual_unfreezing import GradualUnfreezing
+from wavemix_pl.callbacks.last_checkpoint import LastCheckpoint
 from wavemix_pl.callbacks.masks import MaskPicture, MaskWriter
 from wavemix_pl.callbacks.optimizer_switch import OptimizerSwitch
 from wavemix_pl.callbacks.prediction_picture import PredictionPicture
@@ -12,8 +14,10 @@ from wavemix_pl.callbacks.test_report import TestReport
 
 __all__ = [
     "EpochLines",
+    "ExactResume",
     "FocalLossCallback",
     "GradualUnfreezing",
+    "LastCheckpoint",
     "MaskPicture",
     "MaskWriter",
     "OptimizerSwitch",

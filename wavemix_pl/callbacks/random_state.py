@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
+import numpy as np
 import torch
+import torch.distributed
 from lightning.pytorch.callbacks import Callback
+
+_KEY = "random_state"  # in checkpoints
+
+T = TypeVar("T")
 
 
 class RandomState(Callback):
-    """Puts the generators of Python, torch and CUDA into checkpoints, and back when training goes on.
+    """Puts the generators of Python, NumPy, torch and CUDA into checkpoints, and back when training goes on.
 
-    With it, dropout and augmentation after a resume draw what they would have drawn without the interruption. The
-    states are those of the first process: Lightning seeds all processes alike, so that all of them draw the same.
+    With it, dropout and augmentation after a resume draw what they would have drawn without the interruption. Each
+    process has its own states; with another number of processes, those of the first are everybody's.
     """
 
     def __init__(self) -> None:
-        self._restored: dict[str, Any] | None = None
+        self._restored: list[dict[str, Any]] = []  # of each process
 
-    def state_dict(self) -> dict[str, Any]:
-        version, state, gauss = random.getstate()
-        return {
-            "python": [version, list(state), gauss],
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_KEY] = of_all_processes(_states(pl_module.device))
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._restored = checkpoint.get(_KEY, [])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Not earlier: between loading and here Lightning itself draws numbers (sanity check, loaders).
-        if self._restored is None:
-            return
-        version, state, gauss = self._restored["python"]
-        random.setstate((version, tuple(state), gauss))
-        torch.set_rng_state(self._restored["torch"].cpu())
-        if len(self._restored["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([state.cpu() for state in self._restored["cuda"]])
-        self._restored = None
+        if self._restored:
+            own = len(self._restored) == trainer.world_size
+            _restore(self._restored[trainer.global_rank if own else 0], pl_module.device)
+        self._restored = []
+
+
+def _states(device: torch.device) -> dict[str, Any]:
+    version, state, gauss = random.getstate()
+    numbers: Any = np.random.get_state()
+    return {
+        "python": [version, list(state), gauss],
+        "numpy": [numbers[0], numbers[1].tolist(), *numbers[2:]],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def _restore(states: dict[str, Any], device: torch.device) -> None:
+    version, state, gauss = states["python"]
+    random.setstate((version, tuple(state), gauss))
+    np.random.set_state(tuple(states["numpy"]))
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def of_all_processes(value: T) -> list[T]:
+    """What each process of the run has, in the order of their ranks; all of them must ask."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values

@@ -33,18 +33,20 @@ class Resources(Callback):
     def __init__(self) -> None:
         self._seconds: list[float] = []  # of each epoch's training part
         self._rates: list[float] = []  # images a second in it
-        self._wall_before = 0.0
+        self._wall_before = self._epoch_before = 0.0
         self._started = self._epoch_started = 0.0
         self._images = 0
         self._size: dict[str, float] = {}
         self._complete = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._seconds, "rates": self._rates, "wall_s": self._wall()}
+        so_far = {"epoch_s": time.perf_counter() - self._epoch_started, "images": self._images}
+        return {"seconds": self._seconds, "rates": self._rates, "wall_s": self._wall(), **so_far}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds, self._rates = list(state_dict["seconds"]), list(state_dict["rates"])
         self._wall_before = state_dict["wall_s"]
+        self._epoch_before, self._images = state_dict.get("epoch_s", 0.0), state_dict.get("images", 0)
 
     def _wall(self) -> float:
         return self._wall_before + time.perf_counter() - self._started
@@ -53,6 +55,9 @@ class Resources(Callback):
         self._started, self._size, self._complete = time.perf_counter(), {}, False
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._epoch_started = time.perf_counter() - self._epoch_before  # where a run goes on in the middle of an epoch
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_started, self._images = time.perf_counter(), 0

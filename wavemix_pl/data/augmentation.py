@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from wavemix_pl.errors import InputError
@@ -71,7 +71,7 @@ class TransformedImages(Dataset[Any]):
     """Another data set's images, each transformed by itself with its target.
 
     What is random about it depends on the seed, the epoch and the image alone: not on workers, nor on a resume. An
-    index says the epoch as well: epoch * number of images + image, as `EpochSampler` makes them.
+    index says the epoch as well: epoch * number of images + image, as `TrainingSampler` makes them.
 
     Args:
         dataset: Of (image, target).
@@ -91,11 +91,3 @@ class TransformedImages(Dataset[Any]):
             torch.default_generator.manual_seed(hash((self.seed, index)))  # torch.manual_seed would seed GPUs as well
             image, target = self.transform(*item)
             return image, target
-
-
-class EpochSampler(DistributedSampler[Any]):
-    """Draws as its base does, and tells `TransformedImages` the epoch."""
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.epoch * len(self.dataset)  # type: ignore[arg-type]
-        return (start + index for index in super().__iter__())

@@ -21,7 +21,6 @@ from wavemix_pl.data.about import About
 from wavemix_pl.data.augmentation import (
     PLAIN,
     Augment,
-    EpochSampler,
     Regularization,
     Transform,
     TransformedImages,
@@ -30,6 +29,7 @@ from wavemix_pl.data.augmentation import (
     single_image_transform,
 )
 from wavemix_pl.data.manifest import Manifest, find_manifest
+from wavemix_pl.data.training_loader import TrainingLoader, TrainingSampler
 from wavemix_pl.errors import InputError
 
 Split = Literal["train", "test"]
@@ -42,7 +42,7 @@ class ImageDataModule(L.LightningDataModule):
 
     A part of the training images, chosen by `split_seed` alone, is kept for validation. The order of the training
     images depends on the seed of the run and on the epoch alone: not on the number of workers, nor on what was
-    trained before a resume.
+    trained before a resume. A run that goes on in the middle of an epoch loads only what that epoch has not seen yet.
 
     Args:
         batch_size: Images per optimizer step over all devices together; each device gets an equal share.
@@ -174,12 +174,17 @@ class ImageDataModule(L.LightningDataModule):
         # seed_everything leaves the run's seed in this variable; Lightning's own samplers read it there as well.
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         dataset, transform = self._loaded(self.train_set), self.transform(training=True)
-        kind: type[DistributedSampler[Any]] = DistributedSampler
         if transform:
-            dataset, kind = TransformedImages(dataset, transform, seed), EpochSampler
-        sampler = kind(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
+            dataset = TransformedImages(dataset, transform, seed)
+        sampler = TrainingSampler(dataset, world, rank, seed, self._seen, tells_epoch=transform is not None)
         # drop_last: batch norm cannot be trained on a last batch of a single image.
-        return self._loader(dataset, sampler, drop_last=len(sampler) >= self.batch_size // world)
+        return self._loader(dataset, sampler, TrainingLoader, drop_last=len(sampler) >= self.batch_size // world)
+
+    def _seen(self) -> int:
+        """How many of this device's images an epoch has seen already; more than 0 where a run goes on in its middle."""
+        if self.trainer is None or not self.trainer.fit_loop.is_resuming:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * (self.batch_size // self._world()[0])
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._evaluation_loader(self.val_set)
@@ -200,11 +205,17 @@ class ImageDataModule(L.LightningDataModule):
         # each image on one rank and once, so that metrics over uneven batches are exact
         return self._loader(dataset, UnrepeatedDistributedSampler(dataset, *self._world(), shuffle=False))
 
-    def _loader(self, dataset: Any, sampler: DistributedSampler[Any], drop_last: bool = False) -> DataLoader[Any]:
+    def _loader(
+        self,
+        dataset: Any,
+        sampler: DistributedSampler[Any],
+        kind: type[DataLoader[Any]] = DataLoader,
+        drop_last: bool = False,
+    ) -> DataLoader[Any]:
         world, _ = self._world()
         if self.batch_size % world:
             raise InputError(f"batch_size {self.batch_size} does not divide by the {world} devices")
-        return DataLoader(
+        return kind(
             dataset,
             batch_size=self.batch_size // world,
             sampler=sampler,

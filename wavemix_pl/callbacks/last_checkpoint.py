@@ -1,0 +1,98 @@
+"""The checkpoint from which a run goes on after it was stopped, however it was stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Writes one file, at the end of each epoch and, where it is asked to, within epochs.
+
+    `every_n_train_steps` and `train_time_interval` add checkpoints within epochs to those at their ends. A run goes on
+    from any of them as if it had never stopped. None is written after an epoch's last batch, nor where validation is
+    due, which a run that goes on from there would leave out (Lightning 2.6): the end of the epoch, or the next step,
+    has it instead.
+
+    The other arguments are those of ModelCheckpoint. Every checkpoint of a run with this callback is first written
+    beside its place and then moved there at once, so that the file is whole whatever happens.
+    """
+
+    _due = False
+    _step_before = 0
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__  # the same for another interval
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._step_before = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step_before:
+            return  # gradients are being accumulated, and no checkpoint has them
+        self._due = self._due or self._is_due(trainer)
+        if self._due and not _more_belongs_to(trainer) and not self._should_skip_saving_checkpoint(trainer):
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not (self._every_n_train_steps or self._train_time_interval):
+            super().on_train_epoch_end(trainer, pl_module)
+        elif not self._should_skip_saving_checkpoint(trainer):
+            self._write(trainer)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        if self._train_time_interval is None:
+            return self._every_n_train_steps > 0 and trainer.global_step % self._every_n_train_steps == 0
+        waited = time.monotonic() - (self._last_time_checked or 0.0)
+        return bool(trainer.strategy.broadcast(waited >= self._train_time_interval.total_seconds()))
+
+    def _write(self, trainer: L.Trainer) -> None:
+        self._due, self._last_time_checked = False, time.monotonic()
+        metrics = self._monitor_candidates(trainer)
+        self._save_topk_checkpoint(trainer, metrics)
+        self._save_last_checkpoint(trainer, metrics)
+
+
+def _more_belongs_to(trainer: L.Trainer) -> bool:
+    """Whether validation or the end of the epoch follows the batch that has just been trained."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    return loop._is_training_done or trainer.should_stop or loop._should_check_val_fx(fetcher)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or not there.
+
+    Lightning writes them into the system's folder for temporary files; from there they are copied, if it lies on
+    another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = place.with_name(f"{place.name}.part")
+        with unfinished.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave an empty file in the old one's place
+        unfinished.replace(place)

@@ -1,0 +1,59 @@
+"""The order in which a run sees its training images: known from its seed and from where the run stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class TrainingSampler(DistributedSampler[Any]):
+    """An order that depends on the seed and the epoch alone; each device gets an equal share, and the rest is left out.
+
+    Args:
+        dataset: What is drawn from.
+        world: Number of devices.
+        rank: Of this device.
+        seed: Of the run.
+        seen: Says, when the first epoch of this sampler begins, how many images of its share a device has seen of it
+            already; None for none.
+        tells_epoch: Whether an index says the epoch as well, as `TransformedImages` wants it: epoch * number of images
+            + image.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        world: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        seen: Callable[[], int] | None = None,
+        tells_epoch: bool = False,
+    ) -> None:
+        super().__init__(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
+        self._seen, self.tells_epoch = seen, tells_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * len(self.dataset) if self.tells_epoch else 0  # type: ignore[arg-type]
+        seen, self._seen = self._seen() if self._seen else 0, None
+        return (first + index for index in islice(super().__iter__(), seen, None))
+
+
+class TrainingLoader(DataLoader[Any]):
+    """Loads nothing before a batch is asked for.
+
+    Lightning makes the first iterator before it says which epoch it is. Workers would begin at once, with the order of
+    epoch 0 and from its start, whatever the checkpoint says from which the run goes on.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator of what the iterator gives
+        yield from super().__iter__()
+
+    # The sampler knows where to go on. That there are these methods keeps Lightning from warning that nothing does.
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
