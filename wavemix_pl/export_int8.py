@@ -125,7 +125,7 @@ def _data_module(name: str, root: str, preprocessing: Mapping[str, Any], batch_s
 def _some(images: Dataset[Any] | None, count: int) -> Subset[Any]:
     total = len(images)  # type: ignore[arg-type]  # all of ours have a length
     count = min(count, total)
-    return Subset(images, [i * total // count for i in range(count)])  # type: ignore[arg-type]
+    return Subset(images, [i * total // count for i in range(count)])  # type: ignore[arg-type]  # ours are of plain items
 
 
 def _of_module(module: ImageDataModule, what: str, loader: Callable[[], Any]) -> Images:

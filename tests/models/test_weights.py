@@ -27,7 +27,6 @@ from wavemix_pl.models.weights import (
     load_weights,
     model_state,
     pretrained_model,
-    transfer_backbone,
 )
 
 NAME = "WaveMix-8/2 (level 2)"
@@ -46,7 +45,7 @@ def test_transfer_says_what_went_where() -> None:
     classifier = create_model(NAME, 10)
     segmenter = create_model(NAME, 4, task="segmentation")
     fresh = copy_of(segmenter)
-    transfer = transfer_backbone(segmenter, classifier.state_dict())
+    transfer = load_weights(segmenter, classifier.state_dict(), new_head=True)
     source, target = classifier.state_dict(), segmenter.state_dict()
     assert set(transfer.taken) | set(transfer.new) == set(target)
     assert set(transfer.taken) | set(transfer.unused) == set(source)

@@ -36,7 +36,7 @@ class TrainingSampler(DistributedSampler[Any]):
         self._seen, self.tells_epoch = seen, tells_epoch
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * len(self.dataset) if self.tells_epoch else 0  # type: ignore[arg-type]
+        first = self.epoch * len(self.dataset) if self.tells_epoch else 0  # type: ignore[arg-type]  # ours have a length
         seen, self._seen = self._seen() if self._seen else 0, None
         return (first + index for index in islice(super().__iter__(), seen, None))
 

@@ -161,15 +161,6 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], new_h
     return Transfer(taken, new, unused)
 
 
-def transfer_backbone(model: nn.Module, checkpoint: Mapping[str, Any]) -> Transfer:
-    """Gives a model the stem and the blocks of another one, such as a segmenter those of a classifier.
-
-    Raises:
-        InputError: A tensor of the backbone is missing, unknown or of another shape; it is named, and nothing changed.
-    """
-    return load_weights(model, checkpoint, new_head=True)
-
-
 def _refuse_misfits(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     """Names the first tensors that the two do not share."""
     missing = [name for name in target if name not in state]
