@@ -50,7 +50,7 @@ def test_json(run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_p
         "file": "galaxy10/galaxy_95.42.pth",
         "url": "https://huggingface.co/cloudwalker/wavemix/resolve/main/Saved_Models_Weights/galaxy10/galaxy_95.42.pth",
         "found": str(path),
-        "note": None,
+        "note": "trained without normalisation: --data.mean=[0,0,0] --data.std=[1,1,1]",
     }
     assert listed["cityscapes/wavemix-192-16-level3"]["note"] == "0 is void, then train id + 1"
     assert listed["imagenet/wavemix-256-16-level4"]["image_size"] is None

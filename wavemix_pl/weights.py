@@ -90,9 +90,9 @@ def _print_list(listed: list[Listed], folder: Path) -> None:
             name: value for name, value in entry.overrides.items() if name != "stem"
         }  # stride or patch_size tell it
         model = ", ".join([entry.model, *(f"{name} {value}" for name, value in stem.items())])
-        note = f" [dim]({escape(entry.note)})[/]" if entry.note else ""
+        note = f"\n[dim]{escape(entry.note)}[/]" if entry.note else ""
         size = "x".join(map(str, entry.image_size)) if entry.image_size else ""
         claimed = f"{entry.claimed}% {'mIoU' if entry.task == 'segmentation' else 'top-1'}"
         where = f"[green]{escape(entry.found)}[/]" if entry.found else f"no: {escape(entry.file)}"
-        table.add_row(entry.name, entry.task, model, f"{entry.classes}{note}", size, claimed, where)
+        table.add_row(f"{entry.name}{note}", entry.task, model, str(entry.classes), size, claimed, where)
     Console(width=None if sys.stdout.isatty() else 200).print(table)

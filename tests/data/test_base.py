@@ -206,3 +206,16 @@ def test_images_are_resized_to_the_size_that_was_asked_for(data_root: Path) -> N
     assert images.shape[-2:] == (14, 20)
     expected = torch.nn.functional.interpolate(batch[0].float(), (14, 20), mode="bilinear", antialias=True).round()
     assert (images - data.normalize(expected.to(torch.uint8))).abs().max() <= 1.01 / 255 / data.std[0]
+
+
+def test_mean_and_std_of_ones_own(data_root: Path) -> None:
+    """For weights that were trained on images normalised otherwise."""
+    data = module(data_root, mean=[0.0], std=[1.0])
+    images, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    raw, _ = next(iter(data.val_dataloader()))
+    torch.testing.assert_close(images, raw / 255)
+    assert data.preprocessing["mean"] == [0.0]  # so that predictions prepare their images alike
+    assert module(data_root).preprocessing["mean"] == list(FashionMNIST.mean)
+    for wrong in ({"mean": [0.1, 0.2]}, {"std": [0.0]}, {"mean": [0.5], "std": [1.0, 1.0, 1.0]}):
+        with pytest.raises(InputError, match="a number for each channel"):
+            module(data_root, **wrong)

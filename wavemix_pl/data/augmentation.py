@@ -91,3 +91,16 @@ class TransformedImages(Dataset[Any]):
             torch.default_generator.manual_seed(hash((self.seed, index)))  # torch.manual_seed would seed GPUs as well
             image, target = self.transform(*item)
             return image, target
+
+
+def refuse_beside_masks(augment: Augment, regularization: Regularization) -> None:
+    """Refuses what would change images and leave their masks.
+
+    Raises:
+        InputError: It is anything but a flip.
+    """
+    if augment not in ("none", "flip") or regularization != Regularization(regularization.flip):
+        raise InputError(
+            f"augment={augment} with {regularization} would change images and leave their masks: only flips are for "
+            "masks"
+        )

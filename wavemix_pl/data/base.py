@@ -54,6 +54,9 @@ class ImageDataModule(L.LightningDataModule):
             masks.
         regularization: Flips beside those, random erasing, mixup, CutMix; for images without masks.
         image_size: (H, W) to which images are resized, without regard to their proportions. Default: their own size.
+        mean: Per channel, of images scaled to 0...1, in the place of the data set's: weights that were trained with
+            another need it; those without normalisation a mean of [0, 0, 0] and a std of [1, 1, 1].
+        std: Likewise.
         validate_on_test: Whether the test images take the validation images' part and all training images train: the
             published scripts' habit, by which the best epoch is chosen on the test set. For comparison only.
 
@@ -61,8 +64,6 @@ class ImageDataModule(L.LightningDataModule):
         class_names: In the order of the targets.
         in_channels: Channels of an image.
         image_size: (H, W) in pixels.
-        mean: Per channel, of images scaled to 0...1.
-        std: Likewise.
         void_index: Of pixels without a class, in masks.
         colors: (red, green, blue) of each class, 0 to 255, for pictures of masks; None where there are no masks.
         label_ids: What is written for each class into files of masks, or None for the class's own number.
@@ -72,8 +73,8 @@ class ImageDataModule(L.LightningDataModule):
     class_names: Sequence[str]
     in_channels: ClassVar[int] = 3
     image_size: tuple[int, int]
-    mean: ClassVar[Sequence[float]]
-    std: ClassVar[Sequence[float]]
+    mean: Sequence[float]
+    std: Sequence[float]
     void_index: int = 255
     colors: Sequence[tuple[int, int, int]] | None = None
     label_ids: Sequence[int] | None = None
@@ -88,6 +89,8 @@ class ImageDataModule(L.LightningDataModule):
         augment: Augment = "none",
         regularization: Regularization = PLAIN,
         image_size: tuple[int, int] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
         validate_on_test: bool = False,
     ) -> None:
         super().__init__()
@@ -102,6 +105,12 @@ class ImageDataModule(L.LightningDataModule):
                 raise InputError(f"image_size must be two positive numbers of pixels, got {image_size}")
             self.image_size = (image_size[0], image_size[1])  # a list, where it comes from a config
         self._resize = image_size and self.image_size
+        self.mean, self.std = mean or self.mean, std or self.std
+        if not len(self.mean) == len(self.std) == self.in_channels or min(self.std) <= 0:
+            raise InputError(
+                f"mean and std need a number for each channel (here {self.in_channels}), std above 0; got "
+                f"{list(self.mean)} and {list(self.std)}"
+            )
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.augment, self.regularization, self.validate_on_test = augment, regularization, validate_on_test
@@ -258,15 +267,6 @@ class ImageDataModule(L.LightningDataModule):
         scaled = TF.to_dtype(images, torch.float32, scale=True)
         normal: Tensor = TF.normalize(scaled, list(self.mean), list(self.std))
         return normal
-
-
-def no_single_images(data: ImageDataModule) -> None:
-    """Refuses augmentation that would change images and leave their masks."""
-    if data.augment not in ("none", "flip") or data.regularization != Regularization(data.regularization.flip):
-        raise InputError(
-            f"augment={data.augment} with {data.regularization} would change images and leave their masks: only flips "
-            "are for masks"
-        )
 
 
 def _collate(batch: Any) -> Any:

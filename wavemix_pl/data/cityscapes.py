@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from wavemix_pl.data.about import About
-from wavemix_pl.data.augmentation import Transform
-from wavemix_pl.data.base import ImageDataModule, Split, no_single_images
+from wavemix_pl.data.augmentation import Transform, refuse_beside_masks
+from wavemix_pl.data.base import ImageDataModule, Split
 from wavemix_pl.data.pairs import ImageMaskPairs, PairTransform
 from wavemix_pl.errors import InputError
 
@@ -57,7 +57,7 @@ class Cityscapes(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        no_single_images(self)
+        refuse_beside_masks(self.augment, self.regularization)
         for name, size in (("image_size", image_size), ("crop_size", crop_size)):
             if size is not None and min(size) < 1:
                 raise InputError(f"{name} must be two positive numbers of pixels, got {size}")

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavemix_pl.data.base import ImageDataModule, no_single_images
+from wavemix_pl.data.augmentation import refuse_beside_masks
+from wavemix_pl.data.base import ImageDataModule
 from wavemix_pl.data.embedded import EmbeddedFashionMNIST
 from wavemix_pl.data.mnist import FashionImages, load_idx_images
 from wavemix_pl.data.tensor_images import TensorImages
@@ -43,7 +44,7 @@ class FashionScenes(ImageDataModule):
 
     def __init__(self, scenes: int = 2000, val_scenes: int = 200, test_scenes: int = 300, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        no_single_images(self)
+        refuse_beside_masks(self.augment, self.regularization)
         if min(scenes, val_scenes, test_scenes) < 1:
             raise InputError(f"each split needs a scene at least, got {scenes}, {val_scenes}, {test_scenes}")
         self.scenes, self.val_scenes, self.test_scenes = scenes, val_scenes, test_scenes

@@ -14,8 +14,8 @@ from torchvision import tv_tensors
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-from wavemix_pl.data.augmentation import Transform
-from wavemix_pl.data.base import ImageDataModule, Split, no_single_images
+from wavemix_pl.data.augmentation import Transform, refuse_beside_masks
+from wavemix_pl.data.base import ImageDataModule, Split
 from wavemix_pl.data.image import open_ids, open_pixels
 from wavemix_pl.errors import InputError
 
@@ -107,7 +107,7 @@ class MaskFolderData(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        no_single_images(self)
+        refuse_beside_masks(self.augment, self.regularization)
         if not classes or len(classes) > self.void_index:
             raise InputError("name the classes of the masks in the order of their numbers: --data.classes=[NAME,NAME]")
         if min(*image_size, *(crop_size or image_size)) < 1:

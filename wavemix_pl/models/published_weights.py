@@ -20,8 +20,9 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
-# What one must know of a data set's classes to use the numbers that come out.
+# What one must know of a data set's classes or images to use the weights.
 _NOTES = {
+    "galaxy10": "trained without normalisation: --data.mean=[0,0,0] --data.std=[1,1,1]",
     "tinyimagenet": "in the order of wnids.txt",
     "cityscapes": "0 is void, then train id + 1",
 }
