@@ -51,14 +51,15 @@ ALLOWED = {
     "freezing": {"models.wavemix"},
     "image_module": {"errors", "freezing", "models.baselines", "models.wavemix", "models.weights", "schedules"},
     "modules": {"image_module", "inference", "scores"},
-    "model_arguments": {"errors", "models.published_weights", "models.weights"},
-    "callbacks": {"errors", "callbacks", "freezing", "losses", "machine", "measurement", "metrics_file"}
-    | {"models.wavemix"},
+    "checkpoint_file": {"errors", "models.weights"},
+    "model_arguments": {"checkpoint_file", "errors", "models.published_weights", "models.weights"},
+    "callbacks": {"callbacks", "checkpoint_file", "errors", "freezing", "losses", "machine", "measurement"}
+    | {"metrics_file", "models.wavemix"},
     "data": {"errors", "data"},
     "parser": {"errors"},
     "metrics_file": set(),
-    "predictions": set(),
-    "run_directory": {"errors"},
+    "predictions": {"callbacks", "data", "errors"},
+    "run_directory": {"checkpoint_file", "errors"},
     "training": {"allocator", "callbacks", "data", "errors", "metrics_file", "model_arguments", "modules", "parser"}
     | {"predictions", "run_directory"},
     "export": {"errors", "export_formats", "export_int8", "export_source", "parser", ""},
@@ -81,10 +82,20 @@ ALLOWED = {
     "paper.provenance": {"machine", ""},
     "paper.commands": {"paper.provenance", "paper.rows"},
     "paper.results": {"errors", "paper.catalog", "paper.rows"},
-    "paper.tables": {"config", "errors", "models.baselines", "paper.catalog", "paper.results", "paper.rows", "parser"},
-    "paper.plots": {"errors", "paper.rows", "paper.tables"},
-    "paper.report": {"errors", "paper.catalog", "paper.plots", "paper.results", "paper.rows", "paper.tables"}
-    | {"parser"},
+    "paper.comparison": {"config", "errors", "models.baselines", "paper.results", "paper.rows"},
+    "paper.claims": {"paper.comparison", "paper.results", "paper.rows"},
+    "paper.tables": {
+        "errors",
+        "paper.catalog",
+        "paper.claims",
+        "paper.comparison",
+        "paper.results",
+        "paper.rows",
+        "parser",
+    },
+    "paper.plots": {"errors", "paper.comparison", "paper.rows"},
+    "paper.report": {"errors", "paper.catalog", "paper.claims", "paper.comparison", "paper.plots", "paper.results"}
+    | {"paper.rows", "paper.tables", "parser"},
     "paper.reproduce": {
         "errors",
         "models.published_weights",

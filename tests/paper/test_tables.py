@@ -15,8 +15,9 @@ import torch
 from tests.paper.test_results import result
 from wavemix_pl import create_model
 from wavemix_pl.paper.catalog import experiments_folder, find_table, load_tables
+from wavemix_pl.paper.comparison import Compared, compare
 from wavemix_pl.paper.results import Ledger, append_results, results_file
-from wavemix_pl.paper.tables import Compared, compare, remarks, shown
+from wavemix_pl.paper.tables import remarks, shown
 
 Run = Callable[..., int]
 

@@ -28,15 +28,20 @@ def experiments_folder(start: Path | None = None) -> Path:
 
 @cache
 def load_tables() -> dict[str, Table]:
-    """All tables by number, then sections, as the command line names them: "1" ... "14", "4.3", "4.6".
+    """All tables as the command line names them: the paper's by number, its sections with numbers, our own by name.
 
     Raises:
         InputError: A file that cannot be read, or says what no row has; it is named.
     """
     folder = experiments_folder() / "tables"
     data = load_data(folder / "data.yaml")
-    files = sorted(folder.glob("table*.yaml")) + sorted(folder.glob("section-*.yaml"))
+    files = sorted(set(folder.glob("*.yaml")) - {folder / "data.yaml"}, key=_order)
     return {str(table.table): table for table in (load_table(path, data) for path in files)}
+
+
+def _order(path: Path) -> tuple[bool, bool, str]:
+    """The paper's tables come first, then its sections."""
+    return not path.stem.startswith("table"), not path.stem.startswith("section"), path.stem
 
 
 def find_table(name: str | int) -> Table:

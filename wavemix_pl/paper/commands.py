@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wavemix_pl.paper.provenance import hash_of
-from wavemix_pl.paper.rows import Row
+from wavemix_pl.paper.rows import Row, stem_of
 
 # flags that change no number, or change it no more than the columns of a result tell
 _NEUTRAL = re.compile(
@@ -48,11 +48,10 @@ class Plan:
 
     def directory(self, row: Row, seed: int) -> Path:
         """One for each row and seed; what changes a row's numbers has directories of its own."""
-        table = f"table{row.table:02}" if isinstance(row.table, int) else f"section-{row.table}"
         recipe = self.recipe_of(row)
         changed = [hash_of([recipe, self.changes])[:6]] if recipe != row.recipe or self.changes else []
         name = "-".join([_slug(f"{row.group or ''} {row.row}"), *changed])
-        return self.runs / table / name / f"seed{seed}"
+        return self.runs / stem_of(row.table) / name / f"seed{seed}"
 
 
 def fit_command(row: Row, seed: int, plan: Plan) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from wavemix_pl.errors import InputError
+from wavemix_pl.paper.comparison import Compared
 from wavemix_pl.paper.rows import Table, name_of
-from wavemix_pl.paper.tables import Compared
+from wavemix_pl.pictures import inline_svg, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _GREY = "#888888"  # readable on light and on dark
 _KINDS = {"WaveMix": "#1f77b4", "others": "#d9772b"}
@@ -22,8 +24,27 @@ _PLOTS = (
 )
 
 
-def tradeoffs(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> Iterator[tuple[str, str]]:
-    """Pictures with their captions, as (caption, SVG); of tables that are there.
+@dataclass(frozen=True)
+class Plot:
+    """A plot of a table, or of one of its groups.
+
+    Attributes:
+        table: Number of the table.
+        group: Of its rows, such as a data set; None where the table has none.
+        across: The column across.
+        caption: In a sentence or two.
+        figure: Top-1 accuracy against that column.
+    """
+
+    table: int | str
+    group: str | None
+    across: str
+    caption: str
+    figure: Figure
+
+
+def plots(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> Iterator[Plot]:
+    """Accuracy against parameters and against throughput; of tables that are there.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -36,16 +57,19 @@ def tradeoffs(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> Iterato
         for group in dict.fromkeys(entry.row.group for entry in compared):
             caption = f"{name_of(number)}{f', {group}' if group else ''}: {table.title}. "
             caption += "Circles: the paper's numbers; filled: ours."
-            yield caption, _draw([entry for entry in compared if entry.row.group == group], across, label, scale)
+            figure = _draw([entry for entry in compared if entry.row.group == group], across, label, scale)
+            yield Plot(number, group, across, caption, figure)
 
 
-def _draw(compared: Sequence[Compared], across: str, label: str, scale: float) -> str:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("the report's plots need matplotlib: pip install 'wavemix_pl[plots]'") from None
+def tradeoffs(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> Iterator[tuple[str, str]]:
+    """The plots for a page, as (caption, SVG)."""
+    for plot in plots(everything):
+        yield plot.caption, inline_svg(plot.figure)
+
+
+def _draw(compared: Sequence[Compared], across: str, label: str, scale: float) -> Figure:
     axes: Any
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = new_figure(8, 4.5)
     axes = figure.subplots()
     for entry in compared:
         color = _KINDS["WaveMix" if entry.row.row.casefold().startswith("wavemix") else "others"]
@@ -65,6 +89,4 @@ def _draw(compared: Sequence[Compared], across: str, label: str, scale: float) -
     for kind, color in _KINDS.items():
         axes.plot([], [], "o", color=color, label=kind)
     axes.legend(labelcolor=_GREY, framealpha=0, edgecolor=_GREY, fontsize=8)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)
+    return figure

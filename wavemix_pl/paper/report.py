@@ -10,10 +10,12 @@ from pathlib import Path
 
 from wavemix_pl.errors import InputError
 from wavemix_pl.paper.catalog import experiments_folder, load_tables
+from wavemix_pl.paper.claims import claims_grid, judge
+from wavemix_pl.paper.comparison import Compared, compare
 from wavemix_pl.paper.plots import tradeoffs
 from wavemix_pl.paper.results import Ledger, Result
 from wavemix_pl.paper.rows import Table, name_of
-from wavemix_pl.paper.tables import Compared, as_markdown, compare, remarks, shown, shown_ours
+from wavemix_pl.paper.tables import as_markdown, columns, headings, markdown_table, remarks, shown, shown_ours
 from wavemix_pl.parser import Parser
 
 _BEGIN, _END = "<!-- results: begin, written by 'wavemix-pl report --readme' -->", "<!-- results: end -->"
@@ -30,7 +32,7 @@ figcaption { font-size: .9rem; opacity: .75; }
 """.strip()
 
 
-def summary(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> str:
+def summary(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> str:
     """What the README shows: how many counts agree, and every number that was measured; in Markdown."""
     entries = [entry for _, compared in everything for entry in compared]
     judged = [entry for entry in entries if entry.agrees is not None]
@@ -49,6 +51,9 @@ def summary(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> str:
         title = f"{entry.row.row}{f', {entry.row.group}' if entry.row.group else ''}: {metric}"
         paper = shown(entry.row.paper.get(metric), metric)
         lines.append(f"| {name_of(entry.row.table)} | {title} | {paper} | {shown_ours(entry, metric)} | {links} |")
+    judged_claims = [judged for table, compared in everything for judged in judge(table, compared)]
+    if any(judged.difference is not None for judged in judged_claims):
+        lines += ["", markdown_table(*claims_grid(judged_claims))]
     return "\n".join(lines)
 
 
@@ -87,20 +92,24 @@ def _place(result: Result) -> tuple[str, int]:
 
 
 def _html_table(table: Table, compared: Sequence[Compared], numbers: dict[int, str]) -> str:
-    grouped = any(entry.row.group for entry in compared)
-    headings = ["group"] * grouped + ["row"]
-    for metric, title in table.columns.items():
-        headings += [f"{title}: paper"] + ["ours"] * (not metric.startswith("previous_"))
-    rows = ["<tr>" + "".join(f"<th>{escape(heading)}</th>" for heading in [*headings, ""]) + "</tr>"]
+    grouped = any(row.group for row in table.rows)
+    rows = [_html_row("th", headings(table))]
     for entry in compared:
         cells = [f"<td>{escape(entry.row.group or '')}</td>"] * grouped
         cells.append(f"<td>{escape(entry.row.row)}{'*' * bool(entry.row.star)}</td>")
-        for metric in table.columns:
-            cells.append(f'<td class="number">{shown(entry.row.paper.get(metric), metric)}</td>')
-            if not metric.startswith("previous_"):
-                cells.append(_html_ours(entry, metric, numbers))
+        for metric, ours in columns(table):
+            printed = f'<td class="number">{shown(entry.row.paper.get(metric), metric)}</td>'
+            cells.append(_html_ours(entry, metric, numbers) if ours else printed)
         rows.append("<tr>" + "".join(cells) + f'<td class="remark">{escape(remarks(entry))}</td></tr>')
-    return "<table>\n" + "\n".join(rows) + "\n</table>"
+    parts = [rows]
+    if table.claims:
+        heads, lines = claims_grid(judge(table, compared))
+        parts.append([_html_row("th", heads), *(_html_row("td", line) for line in lines)])
+    return "\n".join("<table>\n" + "\n".join(part) + "\n</table>" for part in parts)
+
+
+def _html_row(tag: str, cells: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _html_ours(entry: Compared, metric: str, numbers: dict[int, str]) -> str:
@@ -117,7 +126,7 @@ def _html_provenance(results: Sequence[Result]) -> str:
     if not results:
         return "<h2>Runs</h2>\n<p>None is recorded yet.</p>"
     names = [column.name for column in fields(Result) if column.name != "run"]
-    rows = ["<tr>" + "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names) + "</tr>"]
+    rows = [_html_row("th", (name.replace("_", " ") for name in names))]
     for number, result in enumerate(results, start=1):
         cells = "".join(f"<td>{escape(str(getattr(result, name)))}</td>" for name in names)
         rows.append(f'<tr id="r{number}">{cells}</tr>')

@@ -99,7 +99,7 @@ def _of_training(row: Row, seed: int, plan: Plan, directory: Path) -> list[Resul
     scores: dict[str, float] = test["metrics"]
     values = {name.removeprefix("test_"): 100 * value for name, value in scores.items()}  # percent, as printed
     values["epoch_s"] = resources["epoch_s"]
-    wanted = [metric for metric in SCORES if metric in values] + [m for m in ("epoch_s",) if m in row.paper]
+    wanted = [metric for metric in SCORES if metric in values] + [m for m in ("epoch_s",) if m in row.columns]
     device = resources["device"] if resources["devices"] == 1 else f"{resources['devices']} x {resources['device']}"
     common = {
         **_names(row),
@@ -159,7 +159,7 @@ def run(arguments: list[str]) -> None:
         "is recorded is skipped, what was interrupted goes on. Further options are those of 'wavemix-pl fit', such as "
         "--trainer.precision=16-mixed or --data.root=FOLDER.",
     )
-    parser.add_argument("table", help="1 to 14, or a section with numbers of its own: 4.3, 4.6.")
+    parser.add_argument("table", help="1 to 14, a section with numbers of its own (4.3, 4.6), or one of ours.")
     parser.add_argument("--row", help="Its label, as printed; default: all rows.")
     parser.add_argument("--group", help="The part of the table in which it stands.")
     parser.add_argument("--seeds", type=int, default=3, help="How many runs, with seeds 0, 1, ...")

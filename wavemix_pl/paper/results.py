@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from wavemix_pl.errors import InputError
 from wavemix_pl.paper.catalog import rows_like
-from wavemix_pl.paper.rows import Row
+from wavemix_pl.paper.rows import Row, stem_of
 
 SCORES = ("acc1", "miou")  # of these the best of several seeds counts (Section 4.1); of the others the newest
 
@@ -79,7 +79,7 @@ _COLUMNS = [column.name for column in fields(Result) if column.name != "line"]
 
 def results_file(folder: Path, table: int | str) -> Path:
     """Where the results of a table stand."""
-    return folder / "results" / (f"table{table:02}.csv" if isinstance(table, int) else f"section-{table}.csv")
+    return folder / "results" / f"{stem_of(table)}.csv"
 
 
 def read_results(path: Path) -> tuple[list[Result], list[str]]:

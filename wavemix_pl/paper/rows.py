@@ -1,4 +1,4 @@
-"""A row of one of the paper's tables, as data."""
+"""A row of one of the paper's tables, or of one of this project's own, as data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Row:
     """A row of one of the paper's tables.
 
     Attributes:
-        table: Number of the table; of what the text tells without a table, the section, such as "4.6".
+        table: Number of the table; of what the text tells without a table, the section, such as "4.6"; of one of this
+            project's own tables, its name.
+        columns: Metrics of the table.
         row: The paper's label, without its footnote mark.
         group: The table's part in which it stands, where a table has parts.
         paper: Metric -> the number that the paper prints: percent, parameters, GB, images/s, seconds.
@@ -57,6 +59,7 @@ class Row:
     """
 
     table: int | str
+    columns: tuple[str, ...]
     row: str
     group: str | None
     paper: dict[str, float]
@@ -95,15 +98,35 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """One of the paper's tables.
+class Claim:
+    """Something that the paper says of two rows, or that two rows can test.
 
     Attributes:
-        table: Its number, or the section of numbers that stand in no table.
+        text: In our words.
+        source: Where the paper says it.
+        higher: Row of which the metric should be the higher.
+        lower: Row of which it should be the lower.
+        metric: Column by which they are compared.
+    """
+
+    text: str
+    source: str
+    higher: str
+    lower: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the paper's tables, or one of this project's own measurements.
+
+    Attributes:
+        table: Its number, the section of numbers that stand in no table, or the name of one that is not the paper's.
         title: In our words.
         columns: Metric -> heading.
         rows: In the paper's order.
         reference: Row from which the changes in the columns `*_change` are counted, or None.
+        claims: What its rows can test.
     """
 
     table: int | str
@@ -111,12 +134,27 @@ class Table:
     columns: dict[str, str]
     rows: list[Row]
     reference: str | None = None
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def printed(self) -> bool:
+        """Whether the paper prints any number of it."""
+        return any(row.paper for row in self.rows)
 
 
 def name_of(table: int | str) -> str:
-    """What the paper calls it.
+    """What the paper calls it; tables that are not the paper's have names.
 
-    >>> name_of(5), name_of("4.6")
-    ('Table 5', 'Section 4.6')
+    >>> name_of(5), name_of("4.6"), name_of("fashion-claims")
+    ('Table 5', 'Section 4.6', 'fashion-claims')
     """
-    return f"Table {table}" if isinstance(table, int) else f"Section {table}"
+    return f"Table {table}" if isinstance(table, int) else f"Section {table}" if table[:1].isdigit() else table
+
+
+def stem_of(table: int | str) -> str:
+    """The name of its files.
+
+    >>> stem_of(5), stem_of("4.6"), stem_of("fashion-claims")
+    ('table05', 'section-4.6', 'fashion-claims')
+    """
+    return f"table{table:02}" if isinstance(table, int) else f"section-{table}" if table[:1].isdigit() else table

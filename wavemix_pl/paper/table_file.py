@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from wavemix_pl.errors import InputError
-from wavemix_pl.paper.rows import Data, Row, Table
+from wavemix_pl.paper.rows import Claim, Data, Row, Table
 
-_TABLE_KEYS = {"title", "columns", "star", "benchmark", "defaults", "groups", "shared", "reference", "rows"}
+_TABLE_KEYS = {"title", "columns", "star", "benchmark", "defaults", "groups", "shared", "reference", "claims", "rows"}
 _ROW_KEYS = {"row", "group", "paper", "source", "reported", "starred", "note", "tolerance"}
 _ROW_KEYS |= {"model", "overrides", "data", "options", "image_size", "task", "recipe", "backbone", "benchmark"}
 _COUNT = re.compile(r"(\d+(?:\.(\d+))?) M")
@@ -48,16 +49,34 @@ def load_table(path: Path, data: Mapping[str, Data]) -> Table:
     name = path.stem.removeprefix("table").removeprefix("section-")
     table = int(name) if path.stem.startswith("table") else name
     rows, reference = [], content.get("reference")
+    printed = any(line.get("paper") for line in content["rows"])
     for line in content["rows"]:
         for entry in _by_group(line):
             group = (content.get("groups") or {}).get(entry.get("group")) or {}
             defaults = {"benchmark": content.get("benchmark", {}), **content.get("defaults", {})}
             settings = _merge(_merge(defaults, group), entry)
             _refuse_unknown(settings, _ROW_KEYS, path)
-            if reference is None:  # else all rows are measured, since changes are counted from them
-                settings["benchmark"] = {k: v for k, v in settings["benchmark"].items() if k in settings["paper"]}
-            rows.append(_row(table, settings, data, content.get("star"), path))
-    return Table(table, content["title"], content["columns"], rows, reference)
+            if reference is None and printed:  # else all rows are measured: changes are counted from them
+                settings["benchmark"] = {
+                    k: v for k, v in settings["benchmark"].items() if k in settings.get("paper", {})
+                }
+            rows.append(_row(table, tuple(content["columns"]), settings, data, content.get("star"), path))
+    claims = tuple(
+        _claim(entry, [row.row for row in rows], content["columns"], path) for entry in content.get("claims", [])
+    )
+    return Table(table, content["title"], content["columns"], rows, reference, claims)
+
+
+def _claim(entry: Mapping[str, Any], labels: Sequence[str], columns: Collection[str], path: Path) -> Claim:
+    """Of two rows, whose labels must tell which they are."""
+    _refuse_unknown(entry, {field.name for field in fields(Claim)}, path)
+    claim = Claim(**{"metric": next(iter(columns)), **entry})
+    for label in (claim.higher, claim.lower):
+        if labels.count(label) != 1:
+            raise InputError(f"{path}: a claim speaks of the row {label!r}, of which there are {labels.count(label)}")
+    if claim.metric not in columns:
+        raise InputError(f"{path}: a claim speaks of {claim.metric!r}; columns are {', '.join(columns)}")
+    return claim
 
 
 def _refuse_unknown(entry: Mapping[str, Any], known: set[str], path: Path) -> None:
@@ -68,11 +87,13 @@ def _refuse_unknown(entry: Mapping[str, Any], known: set[str], path: Path) -> No
 
 def _by_group(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A line with numbers for several groups is a row in each of them."""
-    groups = dict.fromkeys(name for value in line["paper"].values() if isinstance(value, dict) for name in value)
+    groups = dict.fromkeys(
+        name for value in line.get("paper", {}).values() if isinstance(value, dict) for name in value
+    )
     if not groups:
         yield line
     for group in groups:
-        paper = {k: v.get(group) if isinstance(v, dict) else v for k, v in line["paper"].items()}
+        paper = {k: v.get(group) if isinstance(v, dict) else v for k, v in line.get("paper", {}).items()}
         yield {**line, "group": group, "paper": {k: v for k, v in paper.items() if v is not None}}
 
 
@@ -85,7 +106,14 @@ def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _row(table: int | str, entry: dict[str, Any], data: Mapping[str, Data], star: str | None, path: Path) -> Row:
+def _row(
+    table: int | str,
+    columns: tuple[str, ...],
+    entry: dict[str, Any],
+    data: Mapping[str, Data],
+    star: str | None,
+    path: Path,
+) -> Row:
     label, reported = str(entry["row"]), entry.get("reported")
     model = entry.get("model") or (label if label.casefold().startswith("wavemix") else None)
     if (model is None) == (reported is None):
@@ -94,13 +122,14 @@ def _row(table: int | str, entry: dict[str, Any], data: Mapping[str, Data], star
         raise InputError(f"{path}: row {label!r} has unknown data {entry['data']!r}; known are {', '.join(data)}")
     source = data[entry["data"]] if "data" in entry else None
     native = source.image_size if source else None
-    paper = {metric: _number(value) for metric, value in entry["paper"].items()}
+    printed = entry.get("paper", {})
     return Row(
         table=table,
+        columns=columns,
         row=label,
         group=entry.get("group"),
-        paper=paper,
-        tolerance=_tolerance(entry.get("tolerance"), entry["paper"].get("params")),
+        paper={metric: _number(value) for metric, value in printed.items()},
+        tolerance=_tolerance(entry.get("tolerance"), printed.get("params")),
         source=entry.get("source"),
         reported=reported,
         star=star if entry.get("starred") else None,

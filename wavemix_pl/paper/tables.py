@@ -5,108 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
-from wavemix_pl.models.baselines import build_model
 from wavemix_pl.paper.catalog import experiments_folder, find_table, load_tables
-from wavemix_pl.paper.results import SCORES, Ledger, Result, Summary, summarize
-from wavemix_pl.paper.rows import Row, Table, Task, name_of
+from wavemix_pl.paper.claims import claims_grid, judge
+from wavemix_pl.paper.comparison import Compared, compare
+from wavemix_pl.paper.results import SCORES, Ledger, Summary
+from wavemix_pl.paper.rows import Table, name_of
 from wavemix_pl.parser import Parser
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A row with our numbers.
-
-    Attributes:
-        row: The paper's.
-        params: Counted now, or None for what cannot be built.
-        measured: Metric -> what was measured under the row's own recipe.
-        variants: Recipe and flags, in words -> metric -> what was measured with them.
-        problem: Why the parameters could not be counted.
-    """
-
-    row: Row
-    params: int | None
-    measured: dict[str, Summary]
-    variants: dict[str, dict[str, Summary]]
-    problem: str | None = None
-
-    @property
-    def agrees(self) -> bool | None:
-        """Whether the count lies within the row's tolerance; None where there is nothing to compare."""
-        printed = self.row.paper.get("params")
-        return None if self.params is None or printed is None else abs(self.params - printed) <= self.row.tolerance
-
-    def ours(self, metric: str) -> float | None:
-        """Our number, in the unit of the paper's."""
-        if metric == "params":
-            return self.params
-        return self.measured[metric].value if metric in self.measured else None
-
-
-def compare(table: Table, ledger: Ledger) -> list[Compared]:
-    """All rows of a table with our numbers."""
-    return _with_changes(table, [_compare(row, ledger.of(row)) for row in table.rows])
-
-
-def _compare(row: Row, results: Sequence[Result]) -> Compared:
-    others: dict[str, list[Result]] = {}
-    for result in results:
-        if not result.follows(row):
-            others.setdefault(f"{result.recipe} {result.flags}".strip(), []).append(result)
-    variants = {how: _summaries(some) for how, some in others.items()}
-    params, problem = None, None
-    try:
-        params = count_params(row)
-    except InputError as error:  # a library is not installed
-        problem = str(error)
-    return Compared(row, params, _summaries([r for r in results if r.follows(row)]), variants, problem)
-
-
-def _summaries(results: Sequence[Result]) -> dict[str, Summary]:
-    found = {metric: summarize(results, metric) for metric in dict.fromkeys(result.metric for result in results)}
-    return {metric: summary for metric, summary in found.items() if summary}
-
-
-def _with_changes(table: Table, compared: list[Compared]) -> list[Compared]:
-    """Fills the columns `*_change`: points of a score, percent of anything else, from the row of reference."""
-    reference = next((entry for entry in compared if entry.row.row == table.reference), None)
-    for column in table.columns:
-        metric = column.removesuffix("_change")
-        base = reference.measured.get(metric) if reference and metric != column else None
-        for entry in compared:
-            own = entry.measured.get(metric)
-            if base and own and entry is not reference:
-                change = own.value - base.value if metric == "acc1" else 100 * (own.value / base.value - 1)
-                entry.measured[column] = Summary(change, change, None, [*own.results, *base.results])
-    return compared
-
-
-def count_params(row: Row) -> int | None:
-    """Trainable parameters of a row's model, counted without making them; None for what cannot be built."""
-    if row.model is None or row.data is None:
-        return None
-    overrides = {"in_channels": row.data.channels, **row.overrides}
-    if not row.model.casefold().startswith("wavemix"):
-        return _count(row.model, row.data.classes, row.task, overrides)
-    depth = WaveMixConfig.from_notation(row.model).depth
-    one, two = (_count(row.model, row.data.classes, row.task, {**overrides, "depth": blocks}) for blocks in (1, 2))
-    return one + (depth - 1) * (two - one)  # all blocks are alike: to make two of them is enough, and faster
-
-
-def _count(model: str, classes: int, task: Task, overrides: dict[str, Any]) -> int:
-    with torch.device("meta"):
-        made = build_model(model, classes, task, overrides)
-    return sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
 
 
 def as_entry(compared: Compared) -> dict[str, Any]:
@@ -198,29 +109,45 @@ def _places(compared: Compared) -> list[str]:
     return [f"ours: {', '.join(metrics)} on {place}" for place, metrics in found.items()]
 
 
-def grid(table: Table, compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of a table: for each metric the paper's number and ours."""
-    grouped = any(entry.row.group for entry in compared)
-    headings = (["group"] if grouped else []) + ["row"]
-    for metric, title in table.columns.items():
-        headings += [f"{title}: paper"] + ([] if metric.startswith("previous_") else ["ours"])
+def columns(table: Table) -> list[tuple[str, bool]]:
+    """Each metric for the paper's number, where it prints any, and for ours, as (metric, whether ours)."""
+    sides = (False, True) if table.printed else (True,)
+    return [(m, ours) for m in table.columns for ours in sides if not (ours and m.startswith("previous_"))]
+
+
+def headings(table: Table) -> list[str]:
+    """Of `columns`, and of what stands before and behind them."""
+    grouped = any(row.group for row in table.rows)
+    names = [
+        "ours" if ours and table.printed else table.columns[metric] + ": paper" * table.printed
+        for metric, ours in columns(table)
+    ]
+    return ["group"] * grouped + ["row", *names, ""]
+
+
+def grid(table: Table, compared: Sequence[Compared]) -> list[list[str]]:
+    """The cells below the headings."""
+    grouped = any(row.group for row in table.rows)
     lines = []
     for entry in compared:
-        cells = [entry.row.group or ""] if grouped else []
-        cells.append(entry.row.row + "*" * bool(entry.row.star))
-        for metric in table.columns:
-            cells.append(shown(entry.row.paper.get(metric), metric))
-            cells += [] if metric.startswith("previous_") else [shown_ours(entry, metric)]
+        cells = [entry.row.group or ""] * grouped + [entry.row.row + "*" * bool(entry.row.star)]
+        for metric, ours in columns(table):
+            cells.append(shown_ours(entry, metric) if ours else shown(entry.row.paper.get(metric), metric))
         lines.append([*cells, remarks(entry)])
-    return [*headings, ""], lines
+    return lines
 
 
 def as_markdown(table: Table, compared: Sequence[Compared]) -> str:
     """A table in Markdown, with its title."""
-    headings, lines = grid(table, compared)
-    cells = [headings, ["---"] * len(headings), *lines]
-    body = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in cells)
-    return f"### {name_of(table.table)}. {table.title}\n\n{body}\n"
+    parts = [f"### {name_of(table.table)}. {table.title}", markdown_table(headings(table), grid(table, compared))]
+    if table.claims:
+        parts.append(markdown_table(*claims_grid(judge(table, compared))))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    cells = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in cells)
 
 
 def run(arguments: list[str]) -> None:
@@ -229,7 +156,9 @@ def run(arguments: list[str]) -> None:
         prog="wavemix-pl tables",
         description="The paper's tables, our numbers beside them: parameters are counted now, the rest was measured.",
     )
-    parser.add_argument("table", nargs="?", help="1 to 14 (default: all), or a section with numbers: 4.3, 4.6.")
+    parser.add_argument(
+        "table", nargs="?", help="1 to 14 (default: all), a section with numbers (4.3, 4.6), or one of ours."
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
     parser.add_argument("--markdown", action="store_true", help="Print Markdown instead.")
     parser.add_argument("--check", action="store_true", help="End with exit code 1 where a count disagrees.")
@@ -254,13 +183,19 @@ def run(arguments: list[str]) -> None:
 
 
 def _print(table: Table, compared: Sequence[Compared]) -> None:
-    headings, lines = grid(table, compared)
-    drawn = RichTable(*headings, title=f"{name_of(table.table)}. {table.title}", title_justify="left")
-    for column, heading in zip(drawn.columns, headings, strict=True):
-        column.justify = "right" if heading == "ours" or heading.endswith(": paper") else "left"
-    for line in lines:
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    drawn = RichTable(*headings(table), title=f"{name_of(table.table)}. {table.title}", title_justify="left")
+    for column in drawn.columns[-1 - len(columns(table)) : -1]:
+        column.justify = "right"
+    for line in grid(table, compared):
         drawn.add_row(*map(escape, line))
-    Console(width=None if sys.stdout.isatty() else 200).print(drawn)
+    console.print(drawn)
+    if table.claims:
+        heads, lines = claims_grid(judge(table, compared))
+        drawn = RichTable(*heads)
+        for line in lines:
+            drawn.add_row(*map(escape, line))
+        console.print(drawn)
 
 
 def _check(everything: Sequence[Compared]) -> None:
