@@ -1,7 +1,7 @@
-"""Runs that are killed at chosen moments, and what is compared of them with a run that was never stopped.
+"""Runs to which something happens at chosen moments, and what is compared of them with a run that was left alone.
 
-A run counts what happens to it: each hook of a callback, each part of writing a checkpoint, each row of metrics. It can
-be killed at any of these events.
+A run counts its events: each hook of a callback, each part of writing a checkpoint, each row of metrics. At any of
+these it can be killed, get a signal, or find the disk full.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import inspect
 import io
 import os
 import random
+import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from itertools import cycle
 from multiprocessing import get_context, set_start_method
@@ -39,16 +41,31 @@ SMALL = (
 )
 
 
-class Events:
-    """Counts, and kills the whole process group without warning at the event that was chosen."""
+def kill() -> None:
+    """Without warning, and the whole process group."""
+    os.killpg(0, signal.SIGKILL)
 
-    def __init__(self, last: int | None, report: Path) -> None:
-        self.count, self.last, self.report = 0, last, report
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fill_disk() -> None:
+    """From now on no file can be written: the system's answer is EFBIG, where that of a full disk is ENOSPC."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+class Events:
+    """Counts, and lets something happen at the event that was chosen."""
+
+    def __init__(self, last: int | None, report: Path, what: Callable[[], None]) -> None:
+        self.count, self.last, self.report, self.what = 0, last, report, what
 
     def __call__(self) -> None:
         self.count += 1
         if self.count == self.last:
-            os.killpg(0, signal.SIGKILL)
+            self.what()
 
 
 class Watch(Callback):
@@ -107,28 +124,55 @@ def _make_events_of_writing(events: Events) -> None:
     MetricsFile.log_metrics = logged  # type: ignore[method-assign]
 
 
-def _fit(folder: str, root: str, last: int | None, options: Sequence[str]) -> None:
+def _fit(folder: str, root: str, events: Events, options: Sequence[str], errors: Any) -> None:
+    os.dup2(errors.fileno(), 2)
     os.setsid()  # a process group of its own, to be killed whole
     os.chdir(folder)
     os.environ["PL_GLOBAL_SEED"] = "0"
     torch.set_num_threads(1)
     set_start_method("fork", force=True)  # of workers; a forkserver of this process would import all of it anew
-    Watch.events = Events(last, Path("events"))
+    Watch.events = events
     _make_events_of_writing(Watch.events)
     watch = f"--trainer.callbacks+={Watch.__module__}.{Watch.__qualname__}"
-    os._exit(main(["fit", "--data=FashionMNIST", f"--data.root={root}", *SMALL, *options, watch]))
+    try:
+        code = main(["fit", "--data=FashionMNIST", f"--data.root={root}", *SMALL, *options, watch])
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    os._exit(code)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run's exit code, or minus the signal that killed it, and what it said on standard error."""
+
+    code: int
+    said: str
+
+
+def run_until(
+    folder: Path, root: Path, options: Sequence[str] = (), last: int | None = None, what: Callable[[], None] = kill
+) -> Ended:
+    """A run in `folder` to which something happens at the event `last`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    context = get_context("forkserver")  # each run is a process of its own, that need not import everything anew
+    context.set_forkserver_preload(["wavemix_pl.training", __name__])
+    listening, errors = context.Pipe(duplex=False)
+    arguments = (str(folder), str(root), Events(last, Path("events"), what), tuple(options), errors)
+    process = context.Process(target=_fit, args=arguments)
+    process.start()
+    errors.close()
+    with os.fdopen(os.dup(listening.fileno()), errors="replace") as file:
+        said = file.read()
+    process.join(timeout=300)
+    assert process.exitcode is not None
+    return Ended(process.exitcode, said)
 
 
 def fit(folder: Path, root: Path, options: Sequence[str] = (), last: int | None = None) -> bool:
     """Whether a run in `folder` came to its end; False if it was killed at the event `last`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    context = get_context("forkserver")  # each run is a process of its own, that need not import everything anew
-    context.set_forkserver_preload(["wavemix_pl.training", __name__])
-    process = context.Process(target=_fit, args=(str(folder), str(root), last, tuple(options)))
-    process.start()
-    process.join(timeout=300)
-    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
-    return process.exitcode == 0
+    ended = run_until(folder, root, options, last)
+    assert ended.code in (0, -signal.SIGKILL), ended.said
+    return ended.code == 0
 
 
 def count_events(folder: Path) -> int:

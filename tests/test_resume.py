@@ -98,7 +98,7 @@ def test_killed_in_every_configuration(name: str, tmp_path: Path, data_root: Pat
 def test_no_checkpoint_within_an_epoch_of_other_batches(tmp_path: Path, data_root: Path, run: Run, capfd: Any) -> None:
     """A run that stopped in the middle of epoch 1; its throughput is that of whole epochs all the same."""
     resources = "--trainer.callbacks=[Resources]"
-    assert not fit(tmp_path, data_root, [resources], last=100)
+    assert not fit(tmp_path, data_root, [resources], last=110)
     command = ("fit", "--data=FashionMNIST", f"--data.root={data_root}", *SMALL, resources)
     for changed in ("--data.batch_size=6", "--trainer.limit_train_batches=4"):
         assert run(*command, changed) == 2

@@ -90,8 +90,12 @@ class MetricsFile(Logger):
         """Writes a whole file, or none."""
         assert self._columns is not None
         unfinished = path.with_name(f"{path.name}.part")
-        with unfinished.open("w", newline="") as file:
-            file.write(_lines(self._columns, [dict(zip(self._columns, self._columns, strict=True)), *rows]))
+        try:
+            with unfinished.open("w", newline="") as file:
+                file.write(_lines(self._columns, [dict(zip(self._columns, self._columns, strict=True)), *rows]))
+        except OSError:
+            unfinished.unlink()
+            raise
         unfinished.replace(path)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from wavemix_pl.checkpoint_file import refuse_damage
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.published_weights import PUBLISHED
 from wavemix_pl.models.weights import load_checkpoint
@@ -63,10 +64,11 @@ def read_run_checkpoint(path: str) -> dict[str, Any]:
     """Reads a checkpoint that a run of this project wrote.
 
     Raises:
-        InputError: It is none.
+        InputError: It is none, or damaged.
     """
     if "://" in path:
         raise InputError(f"{path}: download the checkpoint first, and pass the file")
+    refuse_damage(Path(path))
     checkpoint = load_checkpoint(path)
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
         raise InputError(f"{path}: no checkpoint of 'wavemix-pl fit'")

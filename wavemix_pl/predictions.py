@@ -6,12 +6,20 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
+
+from wavemix_pl.callbacks import MaskWriter
+from wavemix_pl.data import ImageFiles
+from wavemix_pl.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,36 @@ class Prediction:
 
     file: str
     classes: dict[str, float]
+
+
+def predict(
+    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, options: Namespace, **kwargs: Any
+) -> None:
+    """Prints the most probable classes of each image, or writes its mask.
+
+    Raises:
+        InputError: The options do not go together, or there was nothing to predict.
+    """
+    if options.top < 1:
+        raise InputError(f"--top must be at least 1, got {options.top}")
+    if trainer.world_size > 1:
+        raise InputError("predict keeps the order of the images on one device only: pass --trainer.devices=1")
+    if getattr(model, "task", None) == "segmentation":
+        if not isinstance(datamodule, ImageFiles):
+            raise InputError("masks are written for image files: name files or folders, and leave --data out")
+        writer = MaskWriter(options.output or str(Path(options.trainer.default_root_dir, "masks")))
+        trainer.callbacks.append(writer)  # type: ignore[attr-defined]  # the trainer's list
+        trainer.predict(model, datamodule, **{**kwargs, "return_predictions": False})
+        print_masks(writer.written, as_json=options.json)
+        return
+    batches = trainer.predict(model, datamodule, **{**kwargs, "return_predictions": True})
+    if not batches:
+        raise InputError("nothing was predicted: limit_predict_batches is 0")
+    probabilities = torch.cat([torch.as_tensor(batch) for batch in batches])
+    names = datamodule.class_names  # type: ignore[attr-defined]  # our data modules have them
+    files = [str(file) for file in getattr(datamodule, "files", range(len(probabilities)))]
+    files = files[: len(probabilities)]  # limit_predict_batches
+    print_predictions(rank_classes(files, probabilities, names, options.top), as_json=options.json)
 
 
 def rank_classes(files: Sequence[str], probabilities: Tensor, names: Sequence[str], top: int) -> list[Prediction]:

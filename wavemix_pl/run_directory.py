@@ -9,13 +9,13 @@ from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from wavemix_pl.checkpoint_file import GO_ON_FROM, damage
 from wavemix_pl.errors import InputError
 
 # Tells the processes that Lightning starts for DDP which directory the first one has chosen.
 _VARIABLE = "WAVEMIX_PL_RUN"
-_OF_A_RUN = ("best", "last")  # names of checkpoints in a run's directory, as --ckpt_path takes them
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ def choose_directory(given: str | None, name: str, checkpoint: str | None) -> Ru
         given: The directory that was asked for, or None: then that of the checkpoint, or one below `runs/`.
         name: Of a directory below `runs/`; a number is added where there are runs of this name.
         checkpoint: None, "best" or "last" of the directory (of the newest below `runs/`), "hpc", or a file. A "last"
-            that is not there is the best, and where there is none either a new run begins, so that one command can
-            both start and go on.
+            that is not there, or is damaged, is the one before it or else the best, and where there is none either a
+            new run begins, so that one command can both start and go on.
 
     Raises:
-        InputError: The directory holds a run that would be overwritten, another process is at work in it, or several
-            processes that were not started by Lightning have no common directory.
+        InputError: The directory holds a run that would be overwritten, or whose checkpoints are all damaged, another
+            process is at work in it, or several processes that were not started by Lightning have no common directory.
     """
     if not _first_process() and _VARIABLE in os.environ:
         path = Path(os.environ[_VARIABLE])
@@ -65,7 +65,7 @@ def choose_directory(given: str | None, name: str, checkpoint: str | None) -> Ru
         raise InputError(
             f"{path} holds a run: go on with --ckpt_path=last, or choose another --trainer.default_root_dir"
         )
-    if checkpoint in _OF_A_RUN and found is None:
+    if checkpoint in GO_ON_FROM and found is None:
         rank_zero_info(f"{path} has no {checkpoint}.ckpt to go on from: a new run")
     lock = lock_directory(path) if _first_process() else None
     os.environ[_VARIABLE] = str(path)
@@ -91,12 +91,12 @@ def _below_runs(name: str, checkpoint: str | None) -> tuple[Path, bool]:
     """A directory, and whether it was made here."""
     if int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
         raise InputError("several processes need one directory: pass --trainer.default_root_dir=DIRECTORY")
-    if checkpoint not in (None, "hpc", *_OF_A_RUN):
+    if checkpoint and checkpoint not in ("hpc", *GO_ON_FROM):
         return directory_of(Path(checkpoint)), False
     names = (Path("runs", name if number == 1 else f"{name}-{number}") for number in count(1))
     newest = None
     for path in names:
-        if not path.exists() and checkpoint in _OF_A_RUN and newest:
+        if not path.exists() and checkpoint in GO_ON_FROM and newest:
             return newest, False
         try:
             path.mkdir(parents=True)  # at once: another run may be looking for a name as well
@@ -107,12 +107,23 @@ def _below_runs(name: str, checkpoint: str | None) -> tuple[Path, bool]:
 
 
 def _checkpoint_in(path: Path, checkpoint: str | None) -> str | None:
-    if checkpoint not in _OF_A_RUN:
+    if checkpoint is None or checkpoint not in GO_ON_FROM:
         return checkpoint
-    # A run that was stopped at the end of its first epoch may have written the best only.
-    names = ("last", "best") if checkpoint == "last" else ("best",)
-    files = [path / "checkpoints" / f"{name}.ckpt" for name in names]
-    return next((str(file) for file in files if file.exists()), None)
+    files = (path / "checkpoints" / f"{name}.ckpt" for name in GO_ON_FROM[checkpoint])
+    damaged: list[str] = []
+    for file in filter(Path.exists, files):
+        wrong = damage(file)
+        if wrong is None:
+            if damaged:
+                rank_zero_warn(f"{'; '.join(damaged)}. Going on from {file}, which is whole")
+            return str(file)
+        damaged.append(f"{file}: {wrong}")
+    if damaged:
+        raise InputError(
+            f"no whole checkpoint to go on from: {'; '.join(damaged)}; put back a copy, or begin anew with another "
+            "--trainer.default_root_dir"
+        )
+    return None
 
 
 def _first_process() -> bool:

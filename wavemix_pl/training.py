@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -19,13 +19,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from wavemix_pl import callbacks, data  # noqa: F401  # imported whole: so their classes are known by short names
 from wavemix_pl.allocator import keep_freed_memory
-from wavemix_pl.callbacks import EpochLines, ExactResume, LastCheckpoint, MaskWriter, RandomState, TestReport
-from wavemix_pl.errors import InputError, input_error
+from wavemix_pl.callbacks import EpochLines, ExactResume, LastCheckpoint, RandomState, TestReport
+from wavemix_pl.errors import InputError, disk_error, input_error
 from wavemix_pl.metrics_file import MetricsFile
 from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_model_of_checkpoint
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser, plain_message
-from wavemix_pl.predictions import print_masks, print_predictions, rank_classes
+from wavemix_pl.predictions import predict
 from wavemix_pl.run_directory import RunDirectory, choose_directory, directory_of
 
 _IMAGE_FILES = "wavemix_pl.data.ImageFiles"
@@ -54,6 +54,7 @@ class TrainingCLI(LightningCLI):
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
         cls._directory, cls._running = None, None
         keep_freed_memory()
+        hook, threading.excepthook = threading.excepthook, _thread_error
         try:
             cls(
                 ImageModule,
@@ -67,7 +68,7 @@ class TrainingCLI(LightningCLI):
                 args=arguments,
             )
         except Exception as error:
-            refused = input_error(error)
+            refused = input_error(error) or disk_error(error, cls._directory.path if cls._directory else Path())
             # Lightning's name for arguments that do not go together, and whatever else is wrong before anything runs
             before_it_began = isinstance(error, (ValueError, TypeError, RuntimeError)) and cls._running is None
             if refused is None and (before_it_began or isinstance(error, MisconfigurationException)):
@@ -78,6 +79,7 @@ class TrainingCLI(LightningCLI):
                 cls._directory.discard()
             raise refused from error
         finally:
+            threading.excepthook = hook
             if cls._directory and cls._directory.lock:
                 cls._directory.lock.release()
 
@@ -230,32 +232,16 @@ class TrainingCLI(LightningCLI):
             ]
         return super().instantiate_trainer(**kwargs)
 
-    # -- predictions ------------------------------------------------------------------------------------------------
-
     def predict(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         """Prints the most probable classes of each image, or writes its mask."""
-        options = self.config.predict
-        if options.top < 1:
-            raise InputError(f"--top must be at least 1, got {options.top}")
-        if self.trainer.world_size > 1:
-            raise InputError("predict keeps the order of the images on one device only: pass --trainer.devices=1")
-        if getattr(model, "task", None) == "segmentation":
-            if not isinstance(datamodule, data.ImageFiles):
-                raise InputError("masks are written for image files: name files or folders, and leave --data out")
-            writer = MaskWriter(options.output or str(Path(options.trainer.default_root_dir, "masks")))
-            self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]  # the trainer's list
-            self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": False})
-            print_masks(writer.written, as_json=options.json)
-            return
-        batches = self.trainer.predict(model, datamodule, **{**kwargs, "return_predictions": True})
-        if not batches:
-            raise InputError("nothing was predicted: limit_predict_batches is 0")
-        probabilities = torch.cat([torch.as_tensor(batch) for batch in batches])
-        names = datamodule.class_names  # type: ignore[attr-defined]  # our data modules have them
-        files = [str(file) for file in getattr(datamodule, "files", range(len(probabilities)))]
-        files = files[: len(probabilities)]  # limit_predict_batches
-        print_predictions(rank_classes(files, probabilities, names, options.top), as_json=options.json)
+        predict(self.trainer, model, datamodule, self.config.predict, **kwargs)
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
+
+
+def _thread_error(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer, which finds the disk full, is not heard twice: the run gets its error as well."""
+    if failed.exc_value is None or disk_error(failed.exc_value, Path()) is None:
+        threading.__excepthook__(failed)

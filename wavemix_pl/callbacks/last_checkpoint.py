@@ -12,6 +12,11 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from wavemix_pl.checkpoint_file import PREVIOUS
+from wavemix_pl.errors import disk_error
+
+_UNFINISHED = ".part"  # at the end of the name of a file that is being written
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Writes one file, at the end of each epoch and, where it is asked to, within epochs.
@@ -21,12 +26,17 @@ class LastCheckpoint(ModelCheckpoint):
     due, which a run that goes on from there would leave out (Lightning 2.6): the end of the epoch, or the next step,
     has it instead.
 
-    The other arguments are those of ModelCheckpoint. Every checkpoint of a run with this callback is first written
-    beside its place and then moved there at once, so that the file is whole whatever happens.
+    The checkpoint before it stays as `previous.ckpt`, for the case that the last one is damaged. The other arguments
+    are those of ModelCheckpoint. Every checkpoint of a run with this callback is first written beside its place and
+    then moved there at once, so that the file is whole whatever happens.
+
+    Raises:
+        InputError: The disk is full. Earlier checkpoints are as they were.
     """
 
     _due = False
     _step_before = 0
+    _own = False  # whether the file in this checkpoint's place is of this run and whole
 
     @property
     def state_key(self) -> str:
@@ -36,6 +46,9 @@ class LastCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
+        if stage == "fit" and trainer.is_global_zero:
+            for unfinished in Path(self.dirpath or "").glob(f"*.ckpt{_UNFINISHED}"):  # of a process that was killed
+                unfinished.unlink()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -63,6 +76,15 @@ class LastCheckpoint(ModelCheckpoint):
         waited = time.monotonic() - (self._last_time_checked or 0.0)
         return bool(trainer.strategy.broadcast(waited >= self._train_time_interval.total_seconds()))
 
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        files, place = trainer.strategy.checkpoint_io, Path(filepath)
+        if isinstance(files, WholeFiles):
+            goes_on_from = trainer.ckpt_path and Path(trainer.ckpt_path).resolve() == place.resolve()
+            own = self._own or goes_on_from  # else what lies there is damaged, or was given up
+            files.moved = {place: place.with_stem(PREVIOUS)} if own else {}
+        super()._save_checkpoint(trainer, filepath)
+        self._own = True
+
     def _write(self, trainer: L.Trainer) -> None:
         self._due, self._last_time_checked = False, time.monotonic()
         metrics = self._monitor_candidates(trainer)
@@ -82,7 +104,14 @@ class WholeFiles(TorchCheckpointIO):
 
     Lightning writes them into the system's folder for temporary files; from there they are copied, if it lies on
     another disk.
+
+    Attributes:
+        moved: File -> where the old one goes when it is written anew.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: dict[Path, Path] = {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if "://" in str(path) or storage_options is not None:
@@ -90,9 +119,17 @@ class WholeFiles(TorchCheckpointIO):
             return
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = place.with_name(f"{place.name}.part")
-        with unfinished.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave an empty file in the old one's place
+        unfinished = place.with_name(f"{place.name}{_UNFINISHED}")
+        try:
+            with unfinished.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave an empty file in the old one's place
+        except BaseException as error:
+            unfinished.unlink(missing_ok=True)
+            if full := disk_error(error, place):
+                raise full from error
+            raise
+        if place in self.moved and place.exists():
+            place.replace(self.moved[place])
         unfinished.replace(place)
