@@ -55,7 +55,6 @@ def claims_grid(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells: each claim, where the paper makes it, and the verdict."""
     lines = []
     for entry in judged:
-        claim, change = entry.claim, entry.difference
-        unit = "s" if claim.metric == "epoch_s" else "points"
-        lines.append([claim.text, claim.source, entry.verdict, "-" if change is None else f"{change:+.2f} {unit}"])
+        change = "-" if entry.difference is None else f"{entry.difference:+.2f}"
+        lines.append([entry.claim.text, entry.claim.source, entry.verdict, change])
     return ["claim", "where", "here", "difference of the means"], lines
