@@ -43,8 +43,10 @@ ALLOWED = {
     "models.timm_models": {"config", "errors", "models.variants", "models.wavemix", "models.weights"},
     "models.weights": {"errors", "models.published", "models.published_weights", "models.wavemix"},
     "weights": {"models.published_weights", "parser"},
-    "models.baselines": {"config", "errors", "models.wavemix"},
+    "models.convnets": {"errors"},
+    "models.baselines": {"config", "errors", "models.convnets", "models.wavemix"},
     "losses": {"errors"},
+    "pictures": {"errors"},
     "schedules": {"errors"},
     "scores": set(),
     "inference": {"errors"},
@@ -54,7 +56,8 @@ ALLOWED = {
     "checkpoint_file": {"errors", "models.weights"},
     "model_arguments": {"checkpoint_file", "errors", "models.published_weights", "models.weights"},
     "callbacks": {"callbacks", "checkpoint_file", "errors", "freezing", "losses", "machine", "measurement"}
-    | {"metrics_file", "models.wavemix"},
+    | {"metrics_file", "models.wavemix"}
+    | {"pictures"},
     "data": {"errors", "data"},
     "parser": {"errors"},
     "metrics_file": set(),
@@ -67,6 +70,9 @@ ALLOWED = {
     | {"models.weights"},
     "export_formats": {"errors", "models.merged_stem"},
     "export_int8": {"errors", "data", "export_formats", "scores"},
+    # nothing but the command line imports figures; they stand beside the report, and use its plots
+    "figures": {"config", "data", "errors", "export_source", "models.baselines", "models.wavelets", "models.wavemix"}
+    | {"paper.catalog", "paper.comparison", "paper.plots", "paper.results", "parser", "pictures"},
     "datasets": {"errors", "data", "parser", ""},
     "benchmark_data": {"errors", "data", "datasets", "parser"},
     "measurement": set(),
@@ -93,7 +99,7 @@ ALLOWED = {
         "paper.rows",
         "parser",
     },
-    "paper.plots": {"errors", "paper.comparison", "paper.rows"},
+    "paper.plots": {"errors", "paper.comparison", "paper.rows", "pictures"},
     "paper.report": {"errors", "paper.catalog", "paper.claims", "paper.comparison", "paper.plots", "paper.results"}
     | {"paper.rows", "paper.tables", "parser"},
     "paper.reproduce": {
@@ -107,8 +113,8 @@ ALLOWED = {
     | {"paper.rows", "paper.smoke", "parser", "run_directory"},
     "paper.smoke": {"cli", "data", "models.published_weights", "models.wavemix", "paper.commands"}
     | {"paper.reproduce", "paper.results", "paper.rows"},
-    "cli": {"errors", "benchmark", "benchmark_data", "datasets", "export", "training", "weights", ""}
-    | {"paper.report", "paper.reproduce", "paper.tables"},
+    "cli": {"errors", "benchmark", "benchmark_data", "datasets", "export", "figures", "training", "weights"}
+    | {"paper.report", "paper.reproduce", "paper.tables", ""},
     "__main__": {"cli"},
     "": {"config", "models.timm_models", "models.wavemix", "models"},
     "models": set(),

@@ -1,4 +1,4 @@
-"""Peers of WaveMix from the paper, by timm and vit-pytorch, and the choice between them and WaveMix by name."""
+"""Peers of WaveMix by timm, vit-pytorch and `convnets`, and the choice between them and WaveMix by name."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.convnets import CNN, UNet
 from wavemix_pl.models.wavemix import SegmentationHead, create_model
 
 Task = Literal["classification", "segmentation"]
@@ -68,8 +69,9 @@ def build_model(variant: str, num_classes: int, task: Task, overrides: dict[str,
     """WaveMix, or a peer, by the name that the paper gives it or timm does.
 
     Args:
-        variant: "WaveMix-..." as in `create_model`; "ConvMixer-512/12"; and for classification "ViT-128/4x4",
-            "CCT-128/4x4", "CvT-128/4x4", "MLP-Mixer-512/8", or any model of timm, such as "resnet50".
+        variant: "WaveMix-..." as in `create_model`; "ConvMixer-512/12"; for segmentation "U-Net-16/3"; for
+            classification "ViT-128/4x4", "CCT-128/4x4", "CvT-128/4x4", "MLP-Mixer-512/8", "CNN-16/4", or any model of
+            timm, such as "resnet50".
         num_classes: K.
         task: Which head.
         overrides: Fields of `WaveMixConfig`, or further arguments of the peer. `in_channels` goes with every model;
@@ -201,6 +203,7 @@ _PEERS: dict[Task, dict[str, Callable[..., nn.Module]]] = {
         "ViT-DIM/DEPTHxHEADS": _vit,
         "CCT-DIM/DEPTHxHEADS": _cct,
         "CvT-DIM/DEPTHxHEADS": _cvt,
+        "CNN-DIM/DEPTH": CNN,
     },
-    "segmentation": {"ConvMixer-DIM/DEPTH": ConvMixerSegmenter},
+    "segmentation": {"ConvMixer-DIM/DEPTH": ConvMixerSegmenter, "U-Net-DIM/DEPTH": UNet},
 }
