@@ -16,11 +16,11 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from wavemix_pl.callbacks import MaskPicture
-from wavemix_pl.callbacks.masks import paint
 from wavemix_pl.data import FashionScenes
 from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 from wavemix_pl.modules import ClassificationModule, SegmentationModule
+from wavemix_pl.pictures import paint
 
 SMALL = {"scenes": 24, "val_scenes": 8, "test_scenes": 10}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from wavemix_pl import data
 from wavemix_pl.data.base import ImageDataModule
+from wavemix_pl.data.matching import SAME, matching_data
 from wavemix_pl.errors import InputError
 from wavemix_pl.export_formats import Facts, Runner, library, save_onnx
 from wavemix_pl.scores import SegmentationScores
 
-_SAME = ("class_names", "in_channels", "mean", "std")  # of training and of the data set that is measured
 _BATCH = 32
 _PIXELS = 2**20  # of a batch, at most
 
@@ -81,19 +80,19 @@ def choose_images(
     Raises:
         InputError: There are no such images, or they are not of the kind that the model was trained on.
     """
-    if not {*_SAME, "image_size"} <= preprocessing.keys():
+    if not {*SAME, "image_size"} <= preprocessing.keys():
         raise InputError("onnx-int8 needs images, and this checkpoint does not say how they were prepared")
     rows, columns = preprocessing["image_size"]
     batch_size = max(1, min(_BATCH, _PIXELS // (rows * columns)))
     sample = data.EmbeddedFashionMNIST().preprocessing
-    if name is None and all(sample[key] == preprocessing[key] for key in (*_SAME, "image_size")):
+    if name is None and all(sample[key] == preprocessing[key] for key in (*SAME, "image_size")):
         name = "EmbeddedFashionMNIST"
     calibration = _of_files(folder, preprocessing, batch_size, calibration_images) if folder else None
     if name is None:
         if calibration is None:
             raise InputError("onnx-int8 needs images to calibrate with: pass --data=NAME or --calibration=FOLDER")
         return calibration, calibration
-    module = _data_module(name, root, preprocessing, batch_size)
+    module = matching_data(name, root, preprocessing, batch_size)
     if calibration is None:
         module.setup("validate")
         module.val_set = chosen = _some(module.val_set, calibration_images)
@@ -101,25 +100,6 @@ def choose_images(
     module.setup("test")
     module.test_set = chosen = _some(module.test_set, test_images)
     return calibration, _of_module(module, f"{len(chosen):,} test images of {name}", module.test_dataloader)
-
-
-def _data_module(name: str, root: str, preprocessing: Mapping[str, Any], batch_size: int) -> ImageDataModule:
-    kinds = [kind for kind in data.__all__ if kind not in ("ImageDataModule", "ImageFiles")]
-    if name not in kinds:
-        raise InputError(f"unknown data set {name!r}; known are {', '.join(kinds)}")
-    kind: Any = getattr(data, name)
-    options: dict[str, Any] = {"batch_size": batch_size}
-    if "root" in inspect.signature(kind).parameters:
-        options["root"] = root
-    size = tuple(preprocessing["image_size"])
-    module: ImageDataModule = kind(**options)
-    if module.image_size != size:
-        module = kind(**options, image_size=size)
-    for key in _SAME:
-        here, there = module.preprocessing[key], preprocessing[key]
-        if here != there:
-            raise InputError(f"{name} has {key} {here}, not {there} as in training: choose the data of the training")
-    return module
 
 
 def _some(images: Dataset[Any] | None, count: int) -> Subset[Any]:

@@ -17,18 +17,7 @@ from torchvision.transforms.v2 import functional as TF
 from torchvision.utils import make_grid, save_image
 
 from wavemix_pl.errors import InputError
-
-
-def paint(masks: Tensor, colors: list[list[int]]) -> Tensor:
-    """Masks (..., H, W) in the colors of their classes: (..., 3, H, W) uint8; void is white."""
-    palette = torch.full((256, 3), 255, dtype=torch.uint8)
-    palette[: len(colors)] = torch.tensor(colors, dtype=torch.uint8)
-    return palette[masks.long()].movedim(-1, -3)
-
-
-def classes_at(logits: Tensor, size: list[int]) -> Tensor:
-    """The most probable class of each pixel at another size, as `test` finds it: (B, K, H', W') -> (B, H, W)."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+from wavemix_pl.pictures import classes_at, denormalize, paint
 
 
 @dataclass(frozen=True)
@@ -137,9 +126,7 @@ class MaskPicture(Callback):
         with torch.no_grad():
             predicted = pl_module.predict_step((images, truth), 0)
         predicted = classes_at(predicted, list(truth.shape[-2:]))
-        shape = (1, -1, 1, 1)
-        shown = images * images.new_tensor(data["std"]).view(shape) + images.new_tensor(data["mean"]).view(shape)
-        shown = F.interpolate(shown.clamp(0, 1), size=truth.shape[-2:]).expand(-1, 3, -1, -1)
+        shown = F.interpolate(denormalize(images, data), size=truth.shape[-2:]).expand(-1, 3, -1, -1)
         rows = [shown.cpu(), *(paint(masks.cpu(), data["colors"]).float() / 255 for masks in (truth, predicted))]
         path = Path(trainer.default_root_dir) / "predictions.png"
         path.parent.mkdir(parents=True, exist_ok=True)

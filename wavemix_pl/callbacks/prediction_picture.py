@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from wavemix_pl.errors import InputError
+from wavemix_pl.pictures import denormalize, draw_predictions, new_figure, rendered
 
 
 class PredictionPicture(Callback):
@@ -24,12 +25,9 @@ class PredictionPicture(Callback):
     """
 
     def __init__(self, rows: int = 4, columns: int = 8) -> None:
-        try:
-            import matplotlib  # noqa: F401  # fail now, not after the test
-        except ImportError:
-            raise InputError("PredictionPicture needs matplotlib: pip install 'wavemix_pl[plots]'") from None
         if rows < 1 or columns < 1:
             raise InputError(f"PredictionPicture needs a row and a column at least, got {rows} and {columns}")
+        new_figure(1, 1)  # fails now, not after the test
         self.rows, self.columns = rows, columns
         self._batch: tuple[Tensor, Tensor] | None = None
 
@@ -51,30 +49,10 @@ class PredictionPicture(Callback):
             return
         images, targets = self._batch
         predicted = pl_module.predict_step(self._batch, 0).argmax(dim=1)
+        data = trainer.datamodule.preprocessing  # type: ignore[attr-defined]  # set by Lightning
+        shown = denormalize(images, data).cpu()
+        figure = draw_predictions(shown, targets.tolist(), predicted.tolist(), data["class_names"], self.columns)
         path = Path(trainer.default_root_dir) / "predictions.png"
-        self._draw(path, images.cpu(), targets.tolist(), predicted.tolist(), trainer.datamodule.preprocessing)  # type: ignore[attr-defined]  # set by Lightning
-        trainer.print(f"picture: {path}")
-
-    def _draw(self, path: Path, images: Tensor, targets: list[int], predicted: list[int], data: dict[str, Any]) -> None:
-        from matplotlib.figure import Figure  # without pyplot: no window system, nothing global
-
-        shape = (1, -1, 1, 1)
-        images = (
-            images * images.new_tensor(data["std"]).view(shape) + images.new_tensor(data["mean"]).view(shape)
-        ).clamp(0, 1)
-        figure = Figure(figsize=(1.5 * self.columns, 1.75 * self.rows), layout="constrained")
-        for axes, image, target, guess in zip(
-            figure.subplots(self.rows, self.columns, squeeze=False).flat, images, targets, predicted, strict=False
-        ):
-            names = data["class_names"]
-            right = target == guess
-            axes.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
-            axes.set_title(
-                names[guess] if right else f"{names[guess]}\n(true: {names[target]})",
-                fontsize=7,
-                color="green" if right else "red",
-            )
-        for axes in figure.axes:
-            axes.axis("off")
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        path.write_bytes(rendered(figure, "png", dpi=120))
+        trainer.print(f"picture: {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GREY = "#888888"  # readable on light and on dark
+_LETTERS = 7  # size of names, in points
 _KINDS = {"WaveMix": "#1f77b4", "others": "#d9772b"}
 # table, column across, its name, scale
 _PLOTS = (
@@ -69,24 +70,65 @@ def tradeoffs(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> Iterato
 
 def _draw(compared: Sequence[Compared], across: str, label: str, scale: float) -> Figure:
     axes: Any
-    figure = new_figure(8, 4.5)
+    figure = new_figure(8, 4.7)
     axes = figure.subplots()
+    printed: dict[tuple[float, float], str] = {}
     for entry in compared:
         color = _KINDS["WaveMix" if entry.row.row.casefold().startswith("wavemix") else "others"]
         paper, x, y = entry.row.paper, entry.ours(across), entry.ours("acc1")
         if across in paper and "acc1" in paper:
             place = (scale * paper[across], paper["acc1"])
             axes.plot(*place, "o", color=color, fillstyle="none")
-            axes.annotate(entry.row.row, place, xytext=(5, 3), textcoords="offset points", fontsize=7, color=_GREY)
+            printed[place] = entry.row.row
         if x is not None and y is not None:
             axes.plot(scale * x, y, "o", color=color)
     axes.set(xscale="log", xlabel=label, ylabel="top-1, %")
+    _style(axes)
+    _name(axes, printed)
+    return figure
+
+
+def _style(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(colors=_GREY, which="both")
     for part in (axes.xaxis.label, axes.yaxis.label):
         part.set_color(_GREY)
     for spine in axes.spines.values():
         spine.set_color(_GREY)
     for kind, color in _KINDS.items():
-        axes.plot([], [], "o", color=color, label=kind)
-    axes.legend(labelcolor=_GREY, framealpha=0, edgecolor=_GREY, fontsize=8)
-    return figure
+        axes.plot([], [], "s", color=color, label=kind)
+    axes.plot([], [], "o", color=_GREY, fillstyle="none", label="the paper's number")
+    axes.plot([], [], "o", color=_GREY, label="ours")
+    axes.legend(labelcolor=_GREY, frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+
+
+def _name(axes: Any, places: Mapping[tuple[float, float], str]) -> None:
+    """Writes names beside their points: on the side where they cover neither a point, a name nor the frame."""
+    box = axes.get_window_extent()
+    per_point = axes.figure.dpi / 72
+    points = {place: axes.transData.transform(place) / per_point for place in places}
+    left, right = box.x0 / per_point, box.x1 / per_point
+    taken = [(x - 4, x + 4, y - 4, y + 4) for x, y in points.values()]
+    for place, (x, y) in sorted(points.items(), key=lambda item: -item[1][1]):
+        length = 0.56 * _LETTERS * len(places[place])
+        choices = []
+        for side, start in (("left", x + 6), ("right", x - 6 - length)):
+            for rise in (3, -8, 12, -17):
+                area = (start, start + length, y + rise, y + rise + _LETTERS)
+                beyond = max(0.0, left - area[0]) + max(0.0, area[1] - right)
+                choices.append((beyond + sum(_shared(area, other) for other in taken), abs(rise), side, rise, area))
+        _, _, side, rise, area = min(choices)
+        taken.append(area)
+        offset = (6 if side == "left" else -6, rise)
+        text = {"xytext": offset, "textcoords": "offset points", "ha": side, "fontsize": _LETTERS, "color": _GREY}
+        axes.annotate(places[place], place, annotation_clip=False, **text)
+
+
+def _shared(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two rectangles (left, right, bottom, top) share."""
+    width, height = min(one[1], other[1]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[2], other[2])
+    return max(width, 0.0) * max(height, 0.0)
