@@ -71,6 +71,12 @@ def _export(arguments: list[str]) -> None:
     export.run(arguments)
 
 
+def _figures(arguments: list[str]) -> None:
+    from wavemix_pl.figures import verb
+
+    verb.run(arguments)
+
+
 # verb -> what it does, and the function that gets the whole command line, verb included
 VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "fit": ("train a model", _train),
@@ -80,6 +86,7 @@ VERBS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "tables": ("show the paper's tables, our numbers beside them", _tables),
     "reproduce": ("run a row of a table, and record its numbers", _reproduce),
     "report": ("write all tables as Markdown and as one HTML page", _report),
+    "figures": ("draw the paper's figures from our models", _figures),
     "weights": ("list the authors' published weights", _weights),
     "export": ("write a trained model for other engines: ONNX, OpenVINO, torch.export", _export),
     "datasets": ("list the data sets, or check the files of one", _datasets),
