@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,14 @@ class InputError(ValueError):
 
 
 def input_error(error: BaseException | None) -> InputError | None:
-    """The InputError that an error was raised from, if any: parsers raise errors of their own from it."""
+    """The InputError that an error was raised from, if any: parsers raise errors of their own from it.
+
+    One of another process is known by its text alone, the last line of what the launcher of processes says.
+    """
     while error is not None and not isinstance(error, InputError):
+        of_process = re.search(r"^\S*\bInputError: (.+)$", str(error), re.MULTILINE)
+        if of_process and "-- Process" in str(error):
+            return InputError(of_process[1])
         error = error.__cause__
     return error
 

@@ -16,10 +16,19 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from wavemix_pl import callbacks, data  # noqa: F401  # imported whole: so their classes are known by short names
 from wavemix_pl.allocator import keep_freed_memory
-from wavemix_pl.callbacks import EpochLines, ExactResume, LastCheckpoint, RandomState, TestReport
+from wavemix_pl.callbacks import (
+    EpochLines,
+    ExactResume,
+    FiniteLoss,
+    LastCheckpoint,
+    Preemption,
+    RandomState,
+    TestReport,
+)
 from wavemix_pl.errors import InputError, disk_error, input_error
 from wavemix_pl.metrics_file import MetricsFile
 from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_model_of_checkpoint
@@ -67,6 +76,8 @@ class TrainingCLI(LightningCLI):
                 parser_class=_TrainingParser,
                 args=arguments,
             )
+        except ProcessExitedException as error:  # one of several, such as by Preemption
+            raise SystemExit(error.exit_code) from error
         except Exception as error:
             refused = input_error(error) or disk_error(error, cls._directory.path if cls._directory else Path())
             # Lightning's name for arguments that do not go together, and whatever else is wrong before anything runs
@@ -99,6 +110,7 @@ class TrainingCLI(LightningCLI):
         # Two callbacks: `save_last` of a monitored one writes nothing in epochs without improvement.
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint_best")
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint_last")
+        parser.add_lightning_class_args(FiniteLoss, "finite_loss")
         for kind in ("best", "last"):
             parser.set_defaults(
                 {f"checkpoint_{kind}.filename": kind, f"checkpoint_{kind}.enable_version_counter": False}
@@ -210,6 +222,7 @@ class TrainingCLI(LightningCLI):
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
         chosen: list[Callback] = [RandomState(), ExactResume(), TestReport()]
+        chosen += [Preemption()] if self.config.subcommand == "fit" else []
         if config.trainer.enable_progress_bar is not False:
             bar = sys.stdout.isatty() and self.config.subcommand != "predict"
             chosen.append(RichProgressBar() if bar else EpochLines())

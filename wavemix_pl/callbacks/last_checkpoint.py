@@ -42,6 +42,23 @@ class LastCheckpoint(ModelCheckpoint):
     def state_key(self) -> str:
         return type(self).__qualname__  # the same for another interval
 
+    def state_dict(self) -> dict[str, Any]:
+        # without a metric it remembers its path alone, which would tell where a run has been interrupted
+        return super().state_dict() if self.monitor else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.monitor:
+            super().load_state_dict(state_dict)
+
+    def ask(self) -> None:
+        """Asks for a checkpoint as soon as one can be written from which a run goes on exactly."""
+        self._due = True
+
+    @property
+    def asked(self) -> bool:
+        """Whether a checkpoint is due that has not been written yet."""
+        return self._due
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -83,10 +100,9 @@ class LastCheckpoint(ModelCheckpoint):
             own = self._own or goes_on_from  # else what lies there is damaged, or was given up
             files.moved = {place: place.with_stem(PREVIOUS)} if own else {}
         super()._save_checkpoint(trainer, filepath)
-        self._own = True
+        self._own, self._due, self._last_time_checked = True, False, time.monotonic()
 
     def _write(self, trainer: L.Trainer) -> None:
-        self._due, self._last_time_checked = False, time.monotonic()
         metrics = self._monitor_candidates(trainer)
         self._save_topk_checkpoint(trainer, metrics)
         self._save_last_checkpoint(trainer, metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +30,7 @@ from wavemix_pl.data.augmentation import (
     single_image_transform,
 )
 from wavemix_pl.data.manifest import Manifest, find_manifest
-from wavemix_pl.data.training_loader import TrainingLoader, TrainingSampler
+from wavemix_pl.data.training_loader import TrainingLoader, TrainingSampler, prepare_worker
 from wavemix_pl.errors import InputError
 
 Split = Literal["train", "test"]
@@ -221,7 +222,7 @@ class ImageDataModule(L.LightningDataModule):
         kind: type[DataLoader[Any]] = DataLoader,
         drop_last: bool = False,
     ) -> DataLoader[Any]:
-        world, _ = self._world()
+        world, rank = self._world()
         if self.batch_size % world:
             raise InputError(f"batch_size {self.batch_size} does not divide by the {world} devices")
         return kind(
@@ -233,6 +234,7 @@ class ImageDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             collate_fn=_collate,
             drop_last=drop_last,
+            worker_init_fn=partial(prepare_worker, rank=rank),
             generator=torch.Generator().manual_seed(0),  # else each epoch would draw from the generator of the model
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from lightning.fabric.utilities.seed import pl_worker_init_function
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 
 class TrainingSampler(DistributedSampler[Any]):
@@ -51,9 +53,32 @@ class TrainingLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator of what the iterator gives
         yield from super().__iter__()
 
+    def images_of(self, batch: int) -> list[int]:
+        """Which images of the whole data set, validation images included, a batch of the present epoch holds here."""
+        assert self.batch_size is not None
+        assert isinstance(self.sampler, DistributedSampler)
+        order = DistributedSampler.__iter__(self.sampler)  # of the whole epoch, wherever the run goes on
+        images = list(islice(order, batch * self.batch_size, (batch + 1) * self.batch_size))
+        dataset = self.dataset
+        while hasattr(dataset, "dataset"):
+            images = [dataset.indices[image] for image in images] if isinstance(dataset, Subset) else images
+            dataset = dataset.dataset
+        return images
+
     # The sampler knows where to go on. That there are these methods keeps Lightning from warning that nothing does.
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
+
+
+def prepare_worker(worker: int, rank: int) -> None:
+    """Seeds a worker as Lightning would, and lets it outlive the signals that a scheduler sends to all processes.
+
+    The run's own process writes a checkpoint then, for which it must get to the end of a step.
+    """
+    pl_worker_init_function(worker, rank)
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows lacks one
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
