@@ -198,8 +198,9 @@ class ImageModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step("train", batch)[0]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step("val", batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The logits, for callbacks that show them."""
+        return self._step("val", batch)[1].detach()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._step("test", batch)

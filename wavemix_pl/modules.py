@@ -45,6 +45,7 @@ class SegmentationModule(ImageModule):
 
     Attributes:
         class_iou: (K,) of the last evaluation; NaN for classes that neither occurred nor were predicted.
+        confusion: (K, K) pixels of the last evaluation, rows of the true class.
     """
 
     task = "segmentation"
@@ -68,6 +69,7 @@ class SegmentationModule(ImageModule):
         kinds = nn.ModuleList([*masks, PublishedScore(void_index)] if published_score else masks)
         self.evaluations = nn.ModuleDict({f"{stage}_masks": deepcopy(kinds) for stage in ("val", "test")})
         self.class_iou: Tensor | None = None
+        self.confusion: Tensor | None = None
 
     def make_scores(self, num_classes: int) -> dict[str, Metric | MetricCollection]:
         accuracy = MulticlassAccuracy(num_classes, average="micro", ignore_index=self._void_index)
@@ -83,16 +85,17 @@ class SegmentationModule(ImageModule):
             logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("test", batch)
 
-    def _evaluate(self, stage: Literal["val", "test"], batch: Batch) -> None:
+    def _evaluate(self, stage: Literal["val", "test"], batch: Batch) -> Tensor:
         _, logits = self._step(stage, batch)
         for metric in self._metrics_of_masks(stage):
             metric.update(logits.detach(), batch[1])
+        return logits.detach()
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -103,7 +106,7 @@ class SegmentationModule(ImageModule):
     def _log_evaluation(self, stage: Literal["val", "test"]) -> None:
         masks, *published = self._metrics_of_masks(stage)
         scores = cast(SegmentationScores, masks).scores()  # one matrix over all images and ranks
-        self.class_iou = scores["iou"]
+        self.class_iou, self.confusion = scores["iou"], masks.compute()
         self.log(f"{stage}_miou", scores["miou"], prog_bar=stage == "val")
         for metric in published:
             self.log(f"{stage}_published_score", metric.compute())

@@ -14,9 +14,13 @@ from torch import Tensor
 
 from wavemix_pl.errors import InputError
 
+_TITLE = 0.24  # room for two lines above an image, in widths of an image
+_NAMED = 40  # so many classes a confusion matrix names
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -95,14 +99,89 @@ def draw_predictions(
         class_names: In the order of the classes.
         columns: Of the picture.
     """
-    rows = math.ceil(len(images) / columns)
-    figure = new_figure(1.5 * columns, 1.75 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, image, target, guess in zip(grid, images, targets, predicted, strict=False):
-        right = target == guess
-        show(axes, image)
+    columns, shape = min(columns, len(images)), images.shape[-2] / images.shape[-1]
+    rows, height = math.ceil(len(images) / columns), shape + _TITLE
+    figure = new_figure(1.5 * columns, 1.5 * height * rows)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all: drawing takes a tenth of the time that it takes with one each
+    for i, (image, target, guess) in enumerate(zip(images, targets, predicted, strict=True)):
+        left, top, right = i % columns, i // columns * height, target == guess
+        show(axes, image, extent=(left + 0.04, left + 0.96, top + height - 0.04, top + _TITLE))
         title = class_names[guess] if right else f"{class_names[guess]}\n(true: {class_names[target]})"
-        axes.set_title(title, fontsize=7, color="green" if right else "red")
-    for axes in figure.axes:
-        axes.set_axis_off()
+        place = {"ha": "center", "va": "bottom", "fontsize": 7, "color": "green" if right else "red"}
+        axes.text(left + 0.5, top + _TITLE - 0.03, title, **place)  # type: ignore[arg-type]  # each of its own type
+    axes.set(xlim=(0, columns), ylim=(rows * height, 0))
     return figure
+
+
+def draw_confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
+    """A confusion matrix: of each true class (row), the share of its images or pixels that got each class (column).
+
+    Args:
+        counts: (K, K), rows of the true class.
+        class_names: In the order of the classes; they are written where there are not too many.
+    """
+    classes = len(counts)
+    shares = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
+    figure = new_figure(6.4, 5.4)
+    axes = figure.subplots()
+    show(axes, shares, cmap="viridis", vmin=0, vmax=1)
+    axes.set_axis_on()
+    axes.set(xlabel="predicted", ylabel="true")
+    if classes <= _NAMED:
+        ticks = range(classes)
+        axes.set_xticks(ticks, labels=class_names, rotation=90, fontsize=7)
+        axes.set_yticks(ticks, labels=class_names, fontsize=7)
+        for row, column in shares.gt(0.005).nonzero().tolist():
+            share = float(shares[row, column])
+            color = "black" if share > 0.6 else "white"
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=color)
+    figure.colorbar(axes.images[0], ax=axes, label="share of the true class")
+    return figure
+
+
+def draw_segmentation(
+    images: Tensor,
+    truth: Tensor,
+    predicted: Tensor,
+    class_names: Sequence[str],
+    colors: Sequence[Sequence[int]],
+    void_index: int = 255,
+) -> Figure:
+    """One row for an image: the image, its mask, the predicted one; below, the colors of the classes that occur.
+
+    Args:
+        images: (N, C, H, W), 0 to 1.
+        truth: (N, H, W).
+        predicted: (N, H, W).
+        class_names: In the order of the classes.
+        colors: (red, green, blue) of each class, 0 to 255.
+        void_index: Of pixels without a class; drawn white where it is no class of its own.
+    """
+    count, (height, width) = len(images), images.shape[-2:]
+    row = 2.2 * height / width
+    figure = new_figure(3 * 2.2 + 0.2, count * (row + 0.2) + 1.3)
+    grid = figure.subplots(count, 3, squeeze=False)
+    for axes, title in zip(grid[0], ("image", "truth", "prediction"), strict=True):
+        axes.set_title(title, fontsize=9)
+    for i in range(count):
+        show(grid[i, 0], images[i])
+        for axes, mask in ((grid[i, 1], truth[i]), (grid[i, 2], predicted[i])):
+            show(axes, paint(mask.cpu(), colors))
+        counted = truth[i] != void_index
+        right = (predicted[i] == truth[i])[counted].double().mean()
+        caption = f"{right:.0%} of the pixels right"
+        grid[i, 2].text(0.5, -0.02, caption, transform=grid[i, 2].transAxes, ha="center", va="top", fontsize=7)
+    present = sorted({*truth.unique().tolist(), *predicted.unique().tolist()})
+    patches = [_patch(class_names[i], colors[i]) for i in present if i < len(class_names)]
+    if any(i >= len(class_names) for i in present):
+        patches.append(_patch("void, not counted", (255, 255, 255)))
+    figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def _patch(name: str, color: Sequence[int]) -> Patch:
+    from matplotlib.patches import Patch
+
+    red, green, blue = (part / 255 for part in color)
+    return Patch(facecolor=(red, green, blue), edgecolor="gray", linewidth=0.5, label=name)

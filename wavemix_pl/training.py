@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from wavemix_pl.callbacks import (
     ExactResume,
     FiniteLoss,
     LastCheckpoint,
+    OptimizerEvents,
     Preemption,
     RandomState,
     TestReport,
+    TrainingPictures,
 )
 from wavemix_pl.errors import InputError, disk_error, input_error
 from wavemix_pl.metrics_file import MetricsFile
@@ -222,7 +225,10 @@ class TrainingCLI(LightningCLI):
 
     def _callbacks(self, config: Namespace) -> list[Callback]:
         chosen: list[Callback] = [RandomState(), ExactResume(), TestReport()]
-        chosen += [Preemption()] if self.config.subcommand == "fit" else []
+        if self.config.subcommand == "fit":
+            chosen += [Preemption(), OptimizerEvents()]
+            if find_spec("matplotlib") and "TrainingPictures" not in str(config.trainer.callbacks):
+                chosen.append(TrainingPictures())
         if config.trainer.enable_progress_bar is not False:
             bar = sys.stdout.isatty() and self.config.subcommand != "predict"
             chosen.append(RichProgressBar() if bar else EpochLines())
