@@ -28,6 +28,8 @@ ON_TOP_OF = {
     "as-published.yaml": "classification.yaml",
     "as-published-segmentation.yaml": "cityscapes.yaml",
     "trivial-augment.yaml": "classification.yaml",
+    "adamw-alone.yaml": "fashion-claims.yaml",
+    "focal.yaml": "fashion-scenes.yaml",
 }
 EVERY = pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.yaml")))
 
@@ -68,6 +70,7 @@ def test_every_recipe_runs(run: Run, recipe: str, backbone: Any) -> None:
     write_cityscapes(Path("cityscapes"))
     few: tuple[str, ...] = SMALL_FINE_TUNING if recipe in ("fine-tuning.yaml", "linear-probe.yaml") else ()
     few = SMALL_CITYSCAPES if "cityscapes.yaml" in (recipe, ON_TOP_OF.get(recipe)) else few
+    few = ("--data.scenes=20",) if "fashion-scenes.yaml" in (recipe, ON_TOP_OF.get(recipe)) else few
     assert run("fit", *stack(recipe), "--trainer.fast_dev_run=1", "--data.batch_size=2", *few) == 0
 
 

@@ -61,7 +61,8 @@ ALLOWED = {
     "data": {"errors", "data"},
     "parser": {"errors"},
     "metrics_file": set(),
-    "predictions": {"callbacks", "data", "errors"},
+    "annotation": {"data"},
+    "predictions": {"annotation", "callbacks", "data", "errors"},
     "run_directory": {"checkpoint_file", "errors"},
     "training": {"allocator", "callbacks", "data", "errors", "metrics_file", "model_arguments", "modules", "parser"}
     | {"predictions", "run_directory"},
@@ -111,7 +112,7 @@ ALLOWED = {
         "paper.results",
     }
     | {"paper.rows", "paper.smoke", "parser", "run_directory"},
-    "paper.smoke": {"cli", "data", "models.published_weights", "models.wavemix", "paper.commands"}
+    "paper.smoke": {"allocator", "cli", "data", "models.published_weights", "models.wavemix", "paper.commands"}
     | {"paper.reproduce", "paper.results", "paper.rows"},
     "cli": {"errors", "benchmark", "benchmark_data", "datasets", "export", "figures", "training", "weights"}
     | {"paper.report", "paper.reproduce", "paper.tables", ""},

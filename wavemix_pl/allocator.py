@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 
@@ -28,3 +29,10 @@ def keep_freed_memory() -> str:
     libc = ctypes.CDLL(None)
     kept = libc.mallopt(_MMAP_THRESHOLD, _LARGEST) and libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST - 1)
     return "glibc, freed memory kept" if kept else "default"
+
+
+def return_freed_memory() -> None:
+    """Gives what was kept back to the system, where one process makes one model after the other."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -15,6 +15,8 @@ import torch
 import yaml
 from rich.console import Console
 
+from wavemix_pl import data
+from wavemix_pl.allocator import return_freed_memory
 from wavemix_pl.data.generated import write_dataset
 from wavemix_pl.models.published_weights import PublishedWeights, find_published
 from wavemix_pl.models.wavemix import create_model
@@ -26,7 +28,7 @@ from wavemix_pl.paper.rows import Row
 _SMALL = (32, 32)
 # what makes a recipe long -> what makes it short, wherever it stands: two epochs, the second after any switch
 _SHORT = {"max_epochs": 2, "epochs": 2, "final_epochs": 1, "patience": 1, "stop_patience": 1}
-_SHORT |= {"warmup_epochs": 1, "cooldown_epochs": 0, "batch_size": 2, "num_workers": 0}
+_SHORT |= {"warmup_epochs": 1, "cooldown_epochs": 0, "batch_size": 2, "num_workers": 0, "scenes": 20, "val_scenes": 10}
 _FLAGS = [f"--trainer.limit_{stage}_batches=1" for stage in ("train", "val", "test")]
 _FLAGS += ["--trainer.devices=1", "--trainer.enable_model_summary=false", "--trainer.enable_progress_bar=false"]
 
@@ -51,15 +53,12 @@ def smoke(rows: Sequence[Row], plan: Plan, training: bool = True, say: Callable[
         _shorten_recipes(plan.experiments / "recipes", place / "experiments" / "recipes")
         for row in rows:
             assert row.data is not None  # of a row with a model
-            data = place / "data" / row.data.kind
-            if not data.exists():
-                write_dataset(row.data.kind, data)
             if row.backbone:
                 _write_backbone(find_published(row.backbone), place / "weights")
             small = replace(row, image_size=_smoke_size(row), benchmark=_short_benchmarks(row))
             here = replace(
                 plan,
-                flags=(*_FLAGS, f"--data.root={data}", *plan.flags),
+                flags=(*_FLAGS, *_generated_data(row.data.kind, place / "data"), *plan.flags),
                 experiments=place / "experiments",
                 runs=place / "runs",
                 benchmark_flags=("--rounds=1",),
@@ -67,7 +66,18 @@ def smoke(rows: Sequence[Row], plan: Plan, training: bool = True, say: Callable[
             )
             _run(small, here, training)
             shutil.rmtree(place / "runs", ignore_errors=True)  # checkpoints of large models
+            return_freed_memory()
             say(f"{row}: every stage ran")
+
+
+def _generated_data(kind: str, folder: Path) -> list[str]:
+    """Flags for generated images in the place of a published data set; none for what comes with the package."""
+    if getattr(data, kind).about is None:
+        return []
+    root = folder / kind
+    if not root.exists():
+        write_dataset(kind, root)
+    return [f"--data.root={root}"]
 
 
 def _run(row: Row, plan: Plan, training: bool) -> None:
