@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -297,6 +298,32 @@ def test_predict(trained: Path, run: Run, tmp_path: Path, capsys: pytest.Capture
         assert list(row["classes"].values()) == pytest.approx(values.tolist(), abs=1e-5)
     assert run("predict", tmp_path / "0.png", f"--ckpt_path={checkpoint(trained)}") == 0
     assert "0.png" in capsys.readouterr().out
+
+
+def test_predict_overlays(trained: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The image, enlarged, and below it a line for each class; images themselves are never overwritten."""
+    pixels = EmbeddedFashionMNIST().load("test").images[0, 0]
+    Path("in").mkdir()
+    Image.fromarray(pixels.numpy()).save("in/boot.png")
+    options = (f"--ckpt_path={checkpoint(trained)}", "--top=2", "--overlay")
+    assert run("predict", "in", *options, "--json", "--output=out") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["overlay"] == "out/boot.png"
+    with Image.open("out/boot.png") as picture:
+        assert picture.size == (12 * 28, 12 * 28 + 48)
+        upper = torch.from_numpy(np.array(picture)[: 12 * 28 : 12, ::12, 0])
+        below = np.array(picture)[12 * 28 :]
+    assert torch.equal(upper, pixels)
+    bars = (below == (0xCF, 0xE3, 0xF5)).all(2).any(0).nonzero()[0]
+    assert bars.max() == pytest.approx(max(row["classes"].values()) * 335, abs=1)
+    assert run("predict", "in", *options) == 0
+    assert str(trained / "predictions" / "boot.png") in capsys.readouterr().out
+    before = Path("in/boot.png").read_bytes()
+    assert run("predict", "in", *options, "--output=in") == 2
+    assert "in/boot.png would be overwritten: choose another folder" in capsys.readouterr().err
+    assert Path("in/boot.png").read_bytes() == before
+    assert run("predict", "--data=EmbeddedFashionMNIST", *options) == 2
+    assert "name files or folders" in capsys.readouterr().err
 
 
 def test_predict_on_a_data_set(trained: Path, run: Run, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,10 @@ def test_predicted_masks(run: Callable[..., int], capsys: pytest.CaptureFixture[
         expected = model(data.normalize(image[None])).argmax(1)[0]
     with Image.open(small["mask"]) as picture:
         assert torch.equal(TF.pil_to_tensor(picture)[0].long(), expected)
+    before = Path("images/small.png").read_bytes()
+    assert run("predict", "images/small.png", last, "--output=images") == 2
+    assert "images/small.png would be overwritten" in capsys.readouterr().err
+    assert Path("images/small.png").read_bytes() == before
     Image.fromarray(image[0].numpy()).save("images/deep/small.png")
     assert run("predict", "images", last) == 2
     assert "2 images are named 'small'" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from wavemix_pl.callbacks import MaskWriter
+from wavemix_pl.annotation import annotate
+from wavemix_pl.callbacks.masks import MaskWriter, refuse_collisions
 from wavemix_pl.data import ImageFiles
 from wavemix_pl.errors import InputError
 
@@ -29,10 +30,12 @@ class Prediction:
     Attributes:
         file: Of the image, or its number in the data set.
         classes: Name -> probability, the most probable first.
+        overlay: The image with them written below it, where that was asked for.
     """
 
     file: str
     classes: dict[str, float]
+    overlay: str | None = None
 
 
 def predict(
@@ -55,6 +58,11 @@ def predict(
         trainer.predict(model, datamodule, **{**kwargs, "return_predictions": False})
         print_masks(writer.written, as_json=options.json)
         return
+    folder = Path(options.output or Path(options.trainer.default_root_dir, "predictions"))
+    if options.overlay:
+        if not isinstance(datamodule, ImageFiles):
+            raise InputError("overlays are drawn of image files: name files or folders, and leave --data out")
+        refuse_collisions(datamodule.files, folder, "overlays")
     batches = trainer.predict(model, datamodule, **{**kwargs, "return_predictions": True})
     if not batches:
         raise InputError("nothing was predicted: limit_predict_batches is 0")
@@ -62,7 +70,21 @@ def predict(
     names = datamodule.class_names  # type: ignore[attr-defined]  # our data modules have them
     files = [str(file) for file in getattr(datamodule, "files", range(len(probabilities)))]
     files = files[: len(probabilities)]  # limit_predict_batches
-    print_predictions(rank_classes(files, probabilities, names, options.top), as_json=options.json)
+    predictions = rank_classes(files, probabilities, names, options.top)
+    if options.overlay:
+        predictions = write_overlays(predictions, folder)
+    print_predictions(predictions, as_json=options.json)
+
+
+def write_overlays(predictions: Sequence[Prediction], folder: Path) -> list[Prediction]:
+    """Writes `NAME.png` for each image, NAME being its name without its suffix, and says so in the predictions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for prediction in predictions:
+        target = folder / f"{Path(prediction.file).stem}.png"
+        annotate(Path(prediction.file), prediction.classes, target)
+        written.append(replace(prediction, overlay=str(target)))
+    return written
 
 
 def rank_classes(files: Sequence[str], probabilities: Tensor, names: Sequence[str], top: int) -> list[Prediction]:
@@ -75,15 +97,18 @@ def rank_classes(files: Sequence[str], probabilities: Tensor, names: Sequence[st
 
 
 def print_predictions(predictions: Sequence[Prediction], as_json: bool) -> None:
-    """Prints a table, or JSON: a list with an object {"file", "classes"} for each image."""
+    """Prints a table, or JSON: a list with an object {"file", "classes"} for each image; "overlay" where it has one."""
     if as_json:
-        print(json.dumps([asdict(prediction) for prediction in predictions], indent=2))
+        entries = [asdict(prediction) for prediction in predictions]
+        print(json.dumps([{k: v for k, v in entry.items() if v is not None} for entry in entries], indent=2))
         return
-    table = Table("file", "class", "probability", "then")
+    overlays = any(prediction.overlay for prediction in predictions)
+    table = Table("file", "class", "probability", "then", *["overlay"] * overlays)
     for prediction in predictions:
         (first, probability), *others = prediction.classes.items()
         then = ", ".join(f"{name} {value:.3f}" for name, value in others)
-        table.add_row(escape(prediction.file), escape(first), f"{probability:.3f}", escape(then))
+        row = (prediction.file, first, f"{probability:.3f}", then, *[prediction.overlay or ""] * overlays)
+        table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 1000).print(table)  # file names whole where lines may be long
 
 

@@ -132,7 +132,8 @@ class TrainingCLI(LightningCLI):
             parser.set_defaults({"data": {"class_path": _IMAGE_FILES}})
             parser.add_argument("images", nargs="*", help="Image files, or folders of them.")
             parser.add_argument("--top", type=int, default=3, help="How many classes to name for each image.")
-            parser.add_argument("--output", type=str, help="Folder for masks; default: masks/ in the run.")
+            parser.add_argument("--output", type=str, help="Folder for masks (default: masks/ in the run) or overlays.")
+            parser.add_argument("--overlay", action="store_true", help="Also write images with their classes on them.")
             parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
         return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,20 @@ from torchvision.utils import make_grid, save_image
 
 from wavemix_pl.errors import InputError
 from wavemix_pl.pictures import classes_at, denormalize, paint
+
+
+def refuse_collisions(files: Sequence[Path], folder: Path, what: str) -> None:
+    """Of what is written as `NAME.png` for each image, nothing may overwrite another one or an image.
+
+    Raises:
+        InputError: Two images have the same name, or one lies where it would be overwritten.
+    """
+    stem, times = Counter(file.stem for file in files).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{times} images are named {stem!r}: predict them one by one, else their {what} would collide")
+    for file in files:
+        if file.resolve() == (folder / f"{file.stem}.png").resolve():
+            raise InputError(f"{file} would be overwritten: choose another folder for the {what} with --output")
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class MaskWriter(Callback):
         written: One entry for each image.
 
     Raises:
-        InputError: Two images of the same name.
+        InputError: Two images of the same name, or an image that would be overwritten.
     """
 
     def __init__(self, folder: str) -> None:
@@ -56,11 +71,7 @@ class MaskWriter(Callback):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         files: list[Path] = trainer.datamodule.files  # type: ignore[attr-defined]  # set by Lightning
-        stem, times = Counter(file.stem for file in files).most_common(1)[0]
-        if times > 1:
-            raise InputError(
-                f"{times} images are named {stem!r}: predict them one by one, else their masks would collide"
-            )
+        refuse_collisions(files, self.folder, "masks")
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def on_predict_batch_end(
