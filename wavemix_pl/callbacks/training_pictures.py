@@ -49,6 +49,10 @@ class TrainingPictures(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._sample = self._counts = None
+        data = _facts(trainer)
+        if data and getattr(pl_module, "task", None) == "classification":  # on all ranks, even one without images
+            classes = len(data["class_names"])
+            self._counts = torch.zeros(classes, classes, dtype=torch.int64, device=pl_module.device)
         saved_up = self.budget * (perf_counter() - self._started)
         self._due = self.budget == 1 or self._spent + self._cost <= saved_up
 
@@ -61,21 +65,23 @@ class TrainingPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not isinstance(outputs, Tensor) or not _shows(trainer):
+        data = _facts(trainer)
+        if not isinstance(outputs, Tensor) or not data:
             return
         images, targets = batch
-        if outputs.ndim == 2:
-            classes = outputs.shape[1]
-            cells = (targets * classes + outputs.argmax(1)).bincount(minlength=classes**2).view(classes, classes)
-            self._counts = cells if self._counts is None else self._counts + cells
-        if batch_idx == 0 and self._due:
+        if self._counts is not None:
+            classes = len(self._counts)
+            cells = (targets * classes + outputs.argmax(1)).bincount(minlength=classes**2)
+            self._counts += cells.view(classes, classes)
+        if batch_idx == 0 and self._due and (outputs.ndim == 2 or data["colors"]):
             count = self.images if outputs.ndim == 2 else max(1, self.images // 4)
             logits = outputs[:count].float()
             predicted = logits.argmax(1) if outputs.ndim == 2 else classes_at(logits, targets.shape[-2:])
             self._sample = images[:count].float().cpu(), targets[:count].cpu(), predicted.cpu()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not _shows(trainer):
+        data = _facts(trainer)
+        if not data:
             return
         counts = self._counts
         if counts is not None:
@@ -84,7 +90,6 @@ class TrainingPictures(Callback):
             counts = getattr(pl_module, "confusion", None)  # of all ranks already
         if counts is None or not trainer.is_global_zero or not boards(trainer):
             return
-        data = trainer.datamodule.preprocessing  # type: ignore[attr-defined]  # set by Lightning
         iou = getattr(pl_module, "class_iou", None)
         if iou is not None:
             values = zip(data["class_names"], iou.tolist(), strict=True)
@@ -98,10 +103,11 @@ class TrainingPictures(Callback):
         self._spent += self._cost
 
 
-def _shows(trainer: L.Trainer) -> bool:
-    """Whether this is a validation within training, of data that say what they are."""
-    known = hasattr(getattr(trainer, "datamodule", None), "preprocessing")
-    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and known
+def _facts(trainer: L.Trainer) -> dict[str, Any]:
+    """What the data say of themselves; nothing if they do not, or if this is no validation within training."""
+    known: dict[str, Any] = getattr(getattr(trainer, "datamodule", None), "preprocessing", None) or {}
+    shows = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and "class_names" in known
+    return known if shows else {}
 
 
 def _draw(sample: tuple[Tensor, Tensor, Tensor], data: dict[str, Any]) -> Any:
