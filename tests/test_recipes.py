@@ -28,9 +28,14 @@ ON_TOP_OF = {
     "as-published.yaml": "classification.yaml",
     "as-published-segmentation.yaml": "cityscapes.yaml",
     "trivial-augment.yaml": "classification.yaml",
+    "several-gpus.yaml": "classification.yaml",
+    "many-nodes.yaml": "classification.yaml",
+    "fsdp.yaml": "classification.yaml",
     "adamw-alone.yaml": "fashion-claims.yaml",
     "focal.yaml": "fashion-scenes.yaml",
 }
+# what of them needs GPUs; tests/test_processes.py runs several processes
+ONE_CPU = ("--trainer.devices=1", "--trainer.strategy=auto", "--trainer.sync_batchnorm=false", "--data.num_workers=0")
 EVERY = pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.yaml")))
 
 
@@ -71,6 +76,7 @@ def test_every_recipe_runs(run: Run, recipe: str, backbone: Any) -> None:
     few: tuple[str, ...] = SMALL_FINE_TUNING if recipe in ("fine-tuning.yaml", "linear-probe.yaml") else ()
     few = SMALL_CITYSCAPES if "cityscapes.yaml" in (recipe, ON_TOP_OF.get(recipe)) else few
     few = ("--data.scenes=20",) if "fashion-scenes.yaml" in (recipe, ON_TOP_OF.get(recipe)) else few
+    few = ONE_CPU if recipe in ("several-gpus.yaml", "many-nodes.yaml", "fsdp.yaml") else few
     assert run("fit", *stack(recipe), "--trainer.fast_dev_run=1", "--data.batch_size=2", *few) == 0
 
 

@@ -77,6 +77,7 @@ ALLOWED = {
     "datasets": {"errors", "data", "parser", ""},
     "benchmark_data": {"errors", "data", "datasets", "parser"},
     "measurement": set(),
+    "training_cost": {"measurement", "models.wavemix"},
     "allocator": set(),
     "machine": {"errors"},
     "workload": {"errors", "models.baselines", "models.published", "models.wavemix", "models.weights"},

@@ -13,10 +13,13 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from tests.crashes import RUN, SMALL, run_until
+from wavemix_pl.callbacks import FiniteLoss
 from wavemix_pl.data import FashionMNIST
+from wavemix_pl.modules import ClassificationModule
 
 Run = Callable[..., int]
 CHECKPOINTS = Path(RUN, "checkpoints")
@@ -167,3 +170,27 @@ def test_processes_agree(skip: int, tmp_path: Path, data_root: Path) -> None:
         assert "wavemix-pl: error: loss nan in batch 2 of epoch 1 (step 8" in ended.said.splitlines()[-1]
         assert "Traceback" not in ended.said
         assert checkpoint["global_step"] == 7
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.0])
+def test_beside_a_gradient_scaler(data_root: Path, tmp_path: Path, value: float, recwarn: Any) -> None:
+    """The scaler leaves out itself what is not finite; a gradient too large for its scale is not counted here."""
+    data = FashionMNIST(root=str(data_root), batch_size=24)
+    module = ClassificationModule("WaveMix-Lite-4/1", in_channels=1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16 if value != value else 2.0**120)  # type: ignore[attr-defined]
+    States.seen, finite = [], FiniteLoss(skip=1)
+    trainer = L.Trainer(
+        callbacks=[Spoil(0, 1, value), States(), finite],
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+        **{"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_checkpointing": False},  # type: ignore[arg-type]
+        **{"default_root_dir": tmp_path, "enable_progress_bar": False, "limit_val_batches": 0},  # type: ignore[arg-type]
+    )
+    trainer.fit(module, data)
+    steps = [not same(before[0], after[0]) for before, after in pairwise(States.seen)]
+    statistics = [not same(before[1], after[1]) for before, after in pairwise(States.seen)]
+    if value != value:
+        assert (steps, statistics, finite.skipped) == ([True, False, True], [True, False, True], 1)
+        assert scaler.get_scale() == 2.0**15
+    else:
+        assert (steps, statistics, finite.skipped) == ([False] * 3, [True] * 3, 0)
+        assert scaler.get_scale() == 2.0**117

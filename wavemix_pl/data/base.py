@@ -241,11 +241,13 @@ class ImageDataModule(L.LightningDataModule):
     def _world(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    @staticmethod
-    def _loaded(dataset: Dataset[Any] | None) -> Dataset[Any]:
+    def _loaded(self, dataset: Any) -> Dataset[Any]:
         if dataset is None:
             raise RuntimeError("call setup() first")
-        return dataset
+        world, _ = self._world()
+        if len(dataset) < world:
+            raise InputError(f"{world} devices need as many images, here are {len(dataset)}: lower trainer.devices")
+        return dataset  # type: ignore[no-any-return]  # whatever has a length
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """The work on whole batches: resizing, scaling, normalisation; flips and mixing of training images."""
