@@ -37,12 +37,13 @@ ALLOWED = {
     "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.hub", "models.mixers"}
     | {"models.wavelets", "models.weights"},
     "models.published": {"config", "errors"},
-    "models.published_weights": {"config", "errors"},
+    "models.shipped": {"config"},
+    "models.published_weights": {"config", "errors", "models.shipped"},
     "models.variants": {"config", "models.published_weights"},
     "models.hub": {"config", "errors"},
     "models.timm_models": {"config", "errors", "models.variants", "models.wavemix", "models.weights"},
     "models.weights": {"errors", "models.published", "models.published_weights", "models.wavemix"},
-    "weights": {"models.published_weights", "parser"},
+    "weights": {"models.published_weights", "models.shipped", "parser"},
     "models.convnets": {"errors"},
     "models.baselines": {"config", "errors", "models.convnets", "models.wavemix"},
     "losses": {"errors"},
@@ -54,7 +55,7 @@ ALLOWED = {
     "image_module": {"errors", "freezing", "models.baselines", "models.wavemix", "models.weights", "schedules"},
     "modules": {"image_module", "inference", "scores"},
     "checkpoint_file": {"errors", "models.weights"},
-    "model_arguments": {"checkpoint_file", "errors", "models.published_weights", "models.weights"},
+    "model_arguments": {"checkpoint_file", "errors", "models.published_weights", "models.shipped", "models.weights"},
     "callbacks": {"callbacks", "checkpoint_file", "errors", "freezing", "losses", "machine", "measurement"}
     | {"metrics_file", "models.wavemix"}
     | {"pictures"},
@@ -65,10 +66,11 @@ ALLOWED = {
     "predictions": {"annotation", "callbacks", "data", "errors"},
     "run_directory": {"checkpoint_file", "errors"},
     "training": {"allocator", "callbacks", "data", "errors", "metrics_file", "model_arguments", "modules", "parser"}
-    | {"predictions", "run_directory"},
+    | {"predictions", "refusal", "run_directory"},
+    "refusal": {"errors", "parser"},
     "export": {"errors", "export_formats", "export_int8", "export_source", "parser", ""},
     "export_source": {"errors", "model_arguments", "models.baselines", "models.published_weights", "models.wavemix"}
-    | {"models.weights"},
+    | {"models.shipped", "models.weights"},
     "export_formats": {"errors", "models.merged_stem"},
     "export_int8": {"errors", "data", "export_formats", "scores"},
     # nothing but the command line imports figures; they stand beside the report, and use its plots

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from wavemix_pl.models.published_weights import PUBLISHED
+from wavemix_pl.models.shipped import shipped_models
 
 NAME = "galaxy10/wavemix-192-16-level3"
 
@@ -38,7 +39,7 @@ def test_json(run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_p
     path = put(tmp_path / "weights").relative_to(tmp_path)
     assert run("weights", "--json") == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert list(listed) == list(PUBLISHED)
+    assert list(listed) == [*PUBLISHED, *shipped_models()]
     assert listed[NAME] == {
         "name": NAME,
         "task": "classification",
@@ -80,4 +81,4 @@ def test_what_lies_in_the_hubs_cache(
     assert found[NAME] == f"/cache/cloudwalker/wavemix/Saved_Models_Weights/{PUBLISHED[NAME].file}"
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert run("weights", "--json") == 0
-    assert {entry["found"] for entry in json.loads(capsys.readouterr().out)} == {None}
+    assert {entry["found"] for entry in json.loads(capsys.readouterr().out) if entry["url"]} == {None}

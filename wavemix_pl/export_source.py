@@ -11,7 +11,8 @@ from typing import Any, cast
 from wavemix_pl.errors import InputError
 from wavemix_pl.model_arguments import read_run_checkpoint
 from wavemix_pl.models.baselines import build_model
-from wavemix_pl.models.published_weights import PUBLISHED
+from wavemix_pl.models.published_weights import known_weights
+from wavemix_pl.models.shipped import ShippedModel
 from wavemix_pl.models.wavemix import WaveMixBlock, WaveMixClassifier, WaveMixSegmenter
 from wavemix_pl.models.weights import load_weights, pretrained_model
 
@@ -41,9 +42,10 @@ class Source:
 
 def read_source(checkpoint: str) -> Source:
     """A run's checkpoint, or published weights."""
-    if checkpoint.casefold() in PUBLISHED and not Path(checkpoint).exists():
-        entry = PUBLISHED[checkpoint.casefold()]
+    entry = known_weights(checkpoint)
+    if entry and not Path(checkpoint).exists():
         known = {"image_size": list(entry.image_size)} if entry.image_size else {}
+        known = entry.preprocessing if isinstance(entry, ShippedModel) else known
         return Source(pretrained_model(entry.name).eval(), known, Path(entry.name.replace("/", "-")))
     saved = read_run_checkpoint(checkpoint)
     arguments = saved["hyper_parameters"]

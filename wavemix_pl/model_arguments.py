@@ -10,7 +10,8 @@ from jsonargparse import Namespace
 
 from wavemix_pl.checkpoint_file import refuse_damage
 from wavemix_pl.errors import InputError
-from wavemix_pl.models.published_weights import PUBLISHED
+from wavemix_pl.models.published_weights import known_weights
+from wavemix_pl.models.shipped import ShippedModel
 from wavemix_pl.models.weights import load_checkpoint
 
 
@@ -49,15 +50,20 @@ class ModelArguments:
                 )
             self._arguments[name] = saved[name]
 
-    def take_from_published(self) -> None:
-        """Takes the model of published weights, where they are called by their name and no model was asked for."""
+    def take_from_known_weights(self) -> dict[str, Any] | None:
+        """Takes the model of weights that are called by their name, where no model was asked for.
+
+        Returns:
+            What a prediction needs to know of the data, in plain values; None where nobody tells.
+        """
         weights, backbone = (self._arguments.get(name) for name in ("weights", "backbone"))
-        entry = PUBLISHED.get(str(weights or backbone).casefold())
+        entry = known_weights(str(weights or backbone))
         if entry and not self.asked("variant"):
             of_backbone = {name: value for name, value in entry.overrides.items() if name != "head_dim"}
             overrides = entry.overrides if weights else of_backbone
             self._arguments["variant"] = entry.notation
             self._arguments["overrides"] = {**overrides, **(self._arguments.get("overrides") or {})}
+        return entry.preprocessing if isinstance(entry, ShippedModel) else None
 
 
 def read_run_checkpoint(path: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -32,12 +31,13 @@ from wavemix_pl.callbacks import (
     TestReport,
     TrainingPictures,
 )
-from wavemix_pl.errors import InputError, disk_error, input_error
+from wavemix_pl.errors import InputError
 from wavemix_pl.metrics_file import MetricsFile
 from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_model_of_checkpoint
 from wavemix_pl.modules import ImageModule
-from wavemix_pl.parser import Parser, plain_message
+from wavemix_pl.parser import Parser
 from wavemix_pl.predictions import predict
+from wavemix_pl.refusal import refusal, refuse_resume_without_switch, refuse_told_by_data, refuse_trainer, thread_error
 from wavemix_pl.run_directory import RunDirectory, choose_directory, directory_of
 
 _IMAGE_FILES = "wavemix_pl.data.ImageFiles"
@@ -66,7 +66,7 @@ class TrainingCLI(LightningCLI):
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
         cls._directory, cls._running = None, None
         keep_freed_memory()
-        hook, threading.excepthook = threading.excepthook, _thread_error
+        hook, threading.excepthook = threading.excepthook, thread_error
         try:
             cls(
                 ImageModule,
@@ -82,14 +82,12 @@ class TrainingCLI(LightningCLI):
         except ProcessExitedException as error:  # one of several, such as by Preemption
             raise SystemExit(error.exit_code) from error
         except Exception as error:
-            refused = input_error(error) or disk_error(error, cls._directory.path if cls._directory else Path())
-            # Lightning's name for arguments that do not go together, and whatever else is wrong before anything runs
-            before_it_began = isinstance(error, (ValueError, TypeError, RuntimeError)) and cls._running is None
-            if refused is None and (before_it_began or isinstance(error, MisconfigurationException)):
-                refused = InputError(plain_message(str(error)))
+            trained = cls._running is not None and cls._running.global_step > 0
+            where = cls._directory.path if cls._directory else Path()
+            refused = refusal(error, begun=cls._running is not None, trained=trained, directory=where)
             if refused is None:
                 raise
-            if cls._directory and (cls._running is None or cls._running.global_step == 0):
+            if cls._directory and not trained:
                 cls._directory.discard()
             raise refused from error
         finally:
@@ -150,9 +148,11 @@ class TrainingCLI(LightningCLI):
         verb = self.config.subcommand
         config = self.config[verb]
         trainer, weights = config.trainer, config.model.init_args.get("weights")
+        refuse_told_by_data(self._arguments, (*_LINKED, "void_index"))
+        refuse_trainer(trainer)
         defaults = self._subcommand_parsers[verb].get_defaults().model
         arguments = ModelArguments(config.model, defaults, self._arguments)
-        arguments.take_from_published()
+        self._of_weights = arguments.take_from_known_weights()
         if verb == "fit":
             self._choose_directory(config, config.model.init_args.variant)
         elif config.ckpt_path in ("best", "last") and trainer.default_root_dir:
@@ -167,24 +167,14 @@ class TrainingCLI(LightningCLI):
         if not trainer.default_root_dir:
             trainer.default_root_dir = str(directory_of(Path(config.ckpt_path)) if config.ckpt_path else Path())
         arguments.take_from_run(self._checkpoint, config.ckpt_path, {*_LINKED})
-        self._refuse_resume_without_switch(config)
+        if verb == "fit":
+            refuse_resume_without_switch(self._checkpoint, config)
 
     def _choose_directory(self, config: Namespace, name: str) -> None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{config.data.class_path.rpartition('.')[2]}-{name}").strip("-")
         chosen = choose_directory(config.trainer.default_root_dir, name, config.ckpt_path)
         type(self)._directory = chosen
         config.trainer.default_root_dir, config.ckpt_path = str(chosen.path), chosen.checkpoint
-
-    def _refuse_resume_without_switch(self, config: Namespace) -> None:
-        """After the switch the checkpoint holds the second optimizer's state, which the first cannot read."""
-        switched = self._checkpoint.get("callbacks", {}).get("OptimizerSwitch", {}).get("switched")
-        present = config.trainer.callbacks or []
-        names = [str(callback.get("class_path")) for callback in (present if isinstance(present, list) else [present])]
-        if self.config.subcommand == "fit" and switched and not any(name.endswith("OptimizerSwitch") for name in names):
-            raise InputError(
-                f"{config.ckpt_path} was written after an OptimizerSwitch: go on with the same one "
-                f"(--config {Path(config.trainer.default_root_dir, 'config.yaml')})"
-            )
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.config.subcommand]
@@ -201,8 +191,8 @@ class TrainingCLI(LightningCLI):
 
     def _predict_files(self, config: Namespace) -> None:
         """Files that are named are what is predicted, whatever data a config speaks of."""
-        preprocessing = self._checkpoint.get("preprocessing")
-        if not config.ckpt_path:
+        preprocessing = self._checkpoint.get("preprocessing") or self._of_weights
+        if not config.ckpt_path and preprocessing is None:
             raise InputError(
                 "weights alone do not say how image files are prepared, and what the classes are: pass --ckpt_path of "
                 "a run, or --data"
@@ -215,6 +205,10 @@ class TrainingCLI(LightningCLI):
         config.data.init_args["paths"], config.data.init_args["preprocessing"] = paths, preprocessing
 
     def after_instantiate_classes(self) -> None:
+        task, masks = getattr(self.model, "task", None), getattr(self.datamodule, "colors", None) is not None
+        if self.config.subcommand != "predict" and task is not None and masks != (task == "segmentation"):
+            kind, has = type(self.datamodule).__name__, "masks, not classes" if masks else "classes, not masks"
+            raise InputError(f"{kind} has {has}: choose other --data, or another --model than for {task}")
         saved = self._checkpoint.get("hyper_parameters", {})
         for name in _LINKED:
             here = getattr(self.datamodule, name)
@@ -259,9 +253,3 @@ class TrainingCLI(LightningCLI):
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
-
-
-def _thread_error(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer, which finds the disk full, is not heard twice: the run gets its error as well."""
-    if failed.exc_value is None or disk_error(failed.exc_value, Path()) is None:
-        threading.__excepthook__(failed)

@@ -1,4 +1,4 @@
-"""Which weights the authors published, and which of them are here: the verb `weights`."""
+"""Which weights there are, the authors' and those that come with the package: the verb `weights`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wavemix_pl.models.published_weights import PUBLISHED, found, weights_folder
+from wavemix_pl.models.shipped import shipped_models
 from wavemix_pl.parser import Parser
 
 
@@ -27,9 +28,10 @@ class Listed:
         overrides: Its further fields of `WaveMixConfig`.
         classes: K.
         image_size: (rows, columns) it was trained on, or None where no source tells.
-        claimed: Percent, as the file's name claims: top-1, or mean IoU of a segmenter. Not measured here.
+        claimed: Percent, top-1 or mean IoU of a segmenter: as the file's name claims, not measured here; of what comes
+            with the package, as its test images gave.
         file: Below the folder of weights.
-        url: Where it is published.
+        url: Where it is published, if not with the package.
         found: Where it lies on this machine, or None.
         note: What else one must know.
     """
@@ -42,13 +44,13 @@ class Listed:
     image_size: tuple[int, int] | None
     claimed: str
     file: str
-    url: str
+    url: str | None
     found: str | None
     note: str | None
 
 
 def list_weights(folder: str | Path | None = None) -> list[Listed]:
-    """All published weights, looked for in a folder and in the hub's cache; the network is not asked.
+    """All weights that have a name. The authors' are looked for in a folder and in the hub's cache, not on the network.
 
     Args:
         folder: See `weights_folder`.
@@ -58,6 +60,10 @@ def list_weights(folder: str | Path | None = None) -> list[Listed]:
         path = found(entry, folder)
         what = (entry.name, entry.task, entry.notation, dict(entry.overrides), entry.num_classes, entry.image_size)
         listed.append(Listed(*what, entry.accuracy, entry.file, entry.url, str(path) if path else None, entry.note))
+    for model in shipped_models().values():
+        what = (model.name, model.task, model.notation, dict(model.overrides), model.num_classes, model.image_size)
+        (result,) = model.results.values()
+        listed.append(Listed(*what, f"{result:.2f}", model.file.name, None, str(model.file), "comes with the package"))
     return listed
 
 
@@ -65,7 +71,8 @@ def run(arguments: list[str]) -> None:
     """The verb `weights`."""
     parser = Parser(
         prog="wavemix-pl weights",
-        description="Lists the authors' published weights. A name is fetched from the hub when it is first used.",
+        description="Lists the authors' published weights, fetched from the hub when a name is first used, and those "
+        "that come with the package.",
     )
     parser.add_argument(
         "--folder", type=str, help="Where files may lie by hand. Default: $WAVEMIX_PL_WEIGHTS, else weights."
@@ -82,7 +89,7 @@ def run(arguments: list[str]) -> None:
 def _print_list(listed: list[Listed], folder: Path) -> None:
     table = Table("name", "task", "model", "classes", "images", "claimed", "here, or the file to fetch")
     table.caption = (
-        f"Files put in by hand lie in {escape(str(folder))}. The accuracies are what the files' names claim."
+        f"Files put in by hand lie in {escape(str(folder))}. The authors' accuracies are what the files' names claim."
     )
     table.columns[0].no_wrap = True
     for entry in listed:
@@ -93,6 +100,7 @@ def _print_list(listed: list[Listed], folder: Path) -> None:
         note = f"\n[dim]{escape(entry.note)}[/]" if entry.note else ""
         size = "x".join(map(str, entry.image_size)) if entry.image_size else ""
         claimed = f"{entry.claimed}% {'mIoU' if entry.task == 'segmentation' else 'top-1'}"
-        where = f"[green]{escape(entry.found)}[/]" if entry.found else f"no: {escape(entry.file)}"
+        found_here = entry.found if entry.url else "here"
+        where = f"[green]{escape(str(found_here))}[/]" if entry.found else f"no: {escape(entry.file)}"
         table.add_row(f"{entry.name}{note}", entry.task, model, str(entry.classes), size, claimed, where)
     Console(width=None if sys.stdout.isatty() else 200).print(table)

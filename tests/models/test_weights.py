@@ -410,10 +410,3 @@ def test_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert found(PUBLISHED[SMALLEST]) is None
     with pytest.raises(InputError, match=r"pip install 'wavemix_pl\[hub\]', or download https://.* by hand and put it"):
         resolve(SMALLEST)
-
-
-def test_without_safetensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    (tmp_path / "file.safetensors").touch()
-    with pytest.raises(InputError, match=r"needs safetensors: pip install"):
-        load_checkpoint(tmp_path / "file.safetensors")

@@ -69,7 +69,7 @@ class HubModel(nn.Module):
             The address of the commit if it was pushed.
 
         Raises:
-            InputError: huggingface_hub or safetensors is not installed; or the model's tensors are no longer those of
+            InputError: huggingface_hub is not installed; or the model's tensors are no longer those of
                 its config, so that they could not be loaded.
         """
         address: str | None = _on_hub(type(self))(self).save_pretrained(folder, **options)
@@ -116,7 +116,7 @@ class HubModel(nn.Module):
             local_files_only: Whether to fetch nothing.
 
         Raises:
-            InputError: huggingface_hub or safetensors is not installed; or the source has no such model.
+            InputError: huggingface_hub is not installed; or the source has no such model.
         """
         places = {"revision": revision, "token": token, "cache_dir": cache_dir}
         options = {"map_location": map_location, "force_download": force_download, "local_files_only": local_files_only}

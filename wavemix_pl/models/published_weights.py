@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.shipped import ShippedModel, shipped_models
 
 REPOSITORY, FOLDER = "cloudwalker/wavemix", "Saved_Models_Weights"
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -122,11 +123,25 @@ def find_published(name: str) -> PublishedWeights:
     """
     if name.casefold() in PUBLISHED:
         return PUBLISHED[name.casefold()]
-    (nearest,) = difflib.get_close_matches(name.casefold(), PUBLISHED, n=1, cutoff=0)
+    (nearest,) = difflib.get_close_matches(name.casefold(), [*PUBLISHED, *shipped_models()], n=1, cutoff=0)
     raise InputError(
         f"{name!r} is neither a file nor the name of published weights; the nearest name is {nearest!r}, "
         "and 'wavemix-pl weights' lists all"
     )
+
+
+def known_weights(name: str) -> PublishedWeights | ShippedModel | None:
+    """The entry of a name, in any case, of the authors' weights or of a model that comes with the package."""
+    return shipped_models().get(name.casefold()) or PUBLISHED.get(name.casefold())
+
+
+def find_weights(name: str) -> PublishedWeights | ShippedModel:
+    """The same, where there must be one.
+
+    Raises:
+        InputError: No such name; the nearest one is told.
+    """
+    return known_weights(name) or find_published(name)
 
 
 def weights_folder(folder: str | Path | None = None) -> Path:
@@ -142,7 +157,7 @@ def resolve(source: str | Path, folder: str | Path | None = None) -> Path:
     its SHA-256 compared with the hub's each time; of a file that someone put into the local folder none is known.
 
     Args:
-        source: A file or a published name.
+        source: A file, a published name, or that of a model that comes with the package.
         folder: Of weights, see `weights_folder`.
 
     Raises:
@@ -151,6 +166,8 @@ def resolve(source: str | Path, folder: str | Path | None = None) -> Path:
     path = Path(source).expanduser()
     if path.is_file():
         return path
+    if shipped := shipped_models().get(str(source).casefold()):
+        return shipped.file
     if path.suffix.casefold() in _SUFFIXES:
         names = [entry.name for entry in PUBLISHED.values() if path.as_posix().endswith(entry.file)]
         hint = f"; it is published: the name {names[0]!r} in its place fetches it" if names else ""

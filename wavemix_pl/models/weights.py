@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.published import Task, refuse_unpublished
-from wavemix_pl.models.published_weights import find_published, resolve
+from wavemix_pl.models.published_weights import find_weights, resolve
 from wavemix_pl.models.wavemix import WaveMixClassifier, WaveMixSegmenter, create_model
 
 _PATH_PARTS = {"0": "expand", "3": "project", "4": "upsample", "5": "norm"}
@@ -49,10 +49,8 @@ def _load_pickle(path: Path) -> dict[str, Any]:
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(f"{path} needs safetensors: pip install 'wavemix_pl[hub]'") from None
+    from safetensors.torch import load_file  # late: most who build a model load no such file
+
     return dict(load_file(path))
 
 
@@ -204,7 +202,7 @@ def pretrained_model(
     Raises:
         InputError: No such name, other classes without `new_head`, or what `load_weights` and `resolve` raise.
     """
-    entry = find_published(name)
+    entry = find_weights(name)
     num_classes, task = num_classes or entry.num_classes, task or entry.task
     if not new_head and (num_classes, task) != (entry.num_classes, entry.task):
         raise InputError(
