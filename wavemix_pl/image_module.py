@@ -178,7 +178,7 @@ class ImageModule(L.LightningModule):
         loss: Tensor = self.loss(logits, targets)
         mean_loss = cast(MeanMetric, self.mean_loss[f"{stage}_loss"])
         scores = cast(MetricCollection, self.scores[f"{stage}_scores"])
-        mean_loss.update(loss.detach(), weight=len(images))
+        mean_loss.update(loss.detach(), weight=self._counted(targets))
         # mixed images have shares of classes: the largest is what is counted
         scores.update(logits.detach(), targets.argmax(1) if targets.is_floating_point() else targets)
         how: dict[str, Any] = {
@@ -190,6 +190,10 @@ class ImageModule(L.LightningModule):
         self.log(f"{stage}_loss", mean_loss, **how)
         self.log_dict(scores, **how)
         return loss, logits
+
+    def _counted(self, targets: Tensor) -> int | Tensor:
+        """Of how many targets a batch's loss is the mean."""
+        return len(targets)
 
     def _logits(self, stage: Stage, images: Tensor, targets: Tensor) -> Tensor:
         logits: Tensor = self(images)

@@ -62,7 +62,7 @@ class SegmentationModule(ImageModule):
         self._void_index = void_index
         super().__init__(**kwargs)
         num_classes, label_smoothing = self.hparams["num_classes"], self.hparams["label_smoothing"]
-        ignored = void_index if void_index >= num_classes else -100
+        self._ignored = ignored = void_index if void_index >= num_classes else -100
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing, ignore_index=ignored)
         self.test_time = test_time
         masks = [SegmentationScores(num_classes, void_index)]
@@ -78,6 +78,9 @@ class SegmentationModule(ImageModule):
     def _scores(self, stage: Stage) -> MetricCollection:
         # none in training, where counting every pixel of every step would take an eighth of a small model's time
         return MetricCollection({}) if stage == "train" else super()._scores(stage)
+
+    def _counted(self, targets: Tensor) -> Tensor:
+        return (targets != self._ignored).sum()
 
     def _logits(self, stage: Stage, images: Tensor, targets: Tensor) -> Tensor:
         logits = segment(self, images, self.test_time) if stage == "test" else self(images)

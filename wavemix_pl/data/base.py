@@ -99,6 +99,8 @@ class ImageDataModule(L.LightningDataModule):
             raise InputError(
                 f"batch_size must be at least 1 and num_workers at least 0, got {batch_size}, {num_workers}"
             )
+        if not -(2**63) <= split_seed < 2**63:
+            raise InputError(f"split_seed must be a number of at most 63 bits, got {split_seed}")
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
         if image_size is not None:
