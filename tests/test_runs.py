@@ -151,6 +151,11 @@ def test_what_is_asked_for_is_never_overruled(fit: Run, run: Run, capsys: pytest
     assert fit(*ONE, "--trainer.default_root_dir=r") == 0
     assert run("test", "--ckpt_path=r/checkpoints/last.ckpt", "--model.variant=WaveMix-Lite-8/5") == 2
     assert "not 'WaveMix-Lite-8/5'" in capsys.readouterr().err
+    other = ("--model.variant=WaveMix-Lite-8/1", "--model.label_smoothing=0.5", "--model.overrides.dropout=0.1")
+    assert run("test", "--ckpt_path=r/checkpoints/last.ckpt", *other) == 2  # each difference is named
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "label_smoothing 0.0, not 0.5, overrides None, not {'dropout': 0.1}, variant 'WaveMix-Lite-4/1', not" in said
+    assert "leave --model.label_smoothing and --model.overrides and --model.variant out" in said
 
 
 @pytest.mark.parametrize(

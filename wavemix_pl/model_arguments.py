@@ -42,12 +42,13 @@ class ModelArguments:
         class_path = saved.pop("_class_path", self._model.class_path)
         if class_path != self._model.class_path:
             raise InputError(f"{path} holds a {class_path}: pass --model={class_path}")
-        for name in sorted({*saved} & {*self._defaults.keys()} - linked):
-            given = self._arguments.get(name)
-            if self.asked(name) and given != saved[name]:
-                raise InputError(
-                    f"{path} was trained with {name} {saved[name]!r}, not {given!r}: leave --model.{name} out"
-                )
+        names = sorted({*saved} & {*self._defaults.keys()} - linked)
+        differing = [name for name in names if self.asked(name) and self._arguments.get(name) != saved[name]]
+        if differing:
+            said = ", ".join(f"{name} {saved[name]!r}, not {self._arguments.get(name)!r}" for name in differing)
+            options = " and ".join(f"--model.{name}" for name in differing)
+            raise InputError(f"{path} was trained with {said}: leave {options} out")
+        for name in names:
             self._arguments[name] = saved[name]
 
     def take_from_known_weights(self) -> dict[str, Any] | None:

@@ -109,11 +109,15 @@ class HDF5Images(Dataset[Any]):
                 missing = [key for key in ("images", "ans") if key not in file]
                 if missing:
                     raise InputError(f"{path}: no key {missing[0]!r}, it has {', '.join(map(repr, file)) or 'none'}")
-                shape, self.targets = file["images"].shape, torch.from_numpy(file["ans"][:]).long()
-        except OSError as error:
+                images, self.targets = file["images"], torch.from_numpy(file["ans"][:]).long()
+                shape, kind = images.shape, images.dtype
+        # what HDF5 says of groups, links to nowhere, texts and references in the place of numbers
+        except (OSError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: cannot be read as HDF5 ({error}): get it anew") from None
-        if len(shape) != 4 or shape[-1] != 3 or shape[0] != len(self.targets):
-            raise InputError(f"{path}: expected images (N, H, W, 3) and ans (N,), got {shape} and {len(self.targets)}")
+        if len(shape) != 4 or shape[-1] != 3 or kind != "uint8" or not shape[0] == len(self.targets) > 0:
+            raise InputError(
+                f"{path}: expected images (N, H, W, 3) uint8 and ans (N,), got {shape} {kind} and {len(self.targets)}"
+            )
         if not 0 <= int(self.targets.min()) <= int(self.targets.max()) < num_classes:
             raise InputError(f"{path}: expected classes 0 to {num_classes - 1}, got {int(self.targets.max())}")
 
