@@ -118,13 +118,17 @@ def test_nothing_whole_is_left(damaged: Run, data_root: Path, capsys: pytest.Cap
     assert contents(Path(RUN)) == before
 
 
-@pytest.mark.parametrize("verb", ["fit", "test"])
-@pytest.mark.parametrize("asked", ["run/checkpoints/last.ckpt", "last"])
+@pytest.mark.parametrize(
+    ("verb", "asked"),
+    [
+        ("fit", "run/checkpoints/last.ckpt"),
+        pytest.param("test", "run/checkpoints/last.ckpt", marks=SLOW),
+        pytest.param("test", "last", marks=SLOW),
+    ],
+)
 def test_a_damaged_one_that_is_asked_for(
     damaged: Run, verb: str, asked: str, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if (verb, asked) == ("fit", "last"):
-        return  # above
     before = contents(Path(RUN))
     data = ("--data=FashionMNIST", f"--data.root={data_root}", f"--trainer.default_root_dir={RUN}")
     assert damaged(verb, *data, f"--ckpt_path={asked}") == 2

@@ -55,7 +55,7 @@ def test_our_own_faults_are_not_the_users() -> None:
     assert isinstance(refusal(raised.value, begun=False, trained=False, directory=Path()), InputError)
 
 
-@pytest.mark.parametrize("index", [0, 5, 11])
+@pytest.mark.parametrize("index", [11, *(pytest.param(index, marks=pytest.mark.slow) for index in (0, 5))])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_image_that_cannot_be_read(index: int, workers: int, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     draw = np.random.default_rng(0)
@@ -161,7 +161,7 @@ def _command_line(run: Run, data_root: Path, typed: dict[str, str]) -> None:
 EVERY: dict[str, Any] = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
 
 
-@settings(max_examples=6, **EVERY)
+@settings(max_examples=4, **EVERY)
 @given(typed=st.dictionaries(st.sampled_from(OPTIONS), TYPED, min_size=1, max_size=2))
 def test_a_run_or_a_clear_error(run: Run, data_root: Path, typed: dict[str, str]) -> None:
     _command_line(run, data_root, typed)

@@ -80,7 +80,7 @@ def last_line(captured: pytest.CaptureFixture[str]) -> str:
     return captured.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("value", [".nan", ".inf"])
+@pytest.mark.parametrize("value", [".nan", pytest.param(".inf", marks=pytest.mark.slow)])
 def test_stops_and_says_where(fit: Run, value: str, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The images that it names are those of the batch, by an independent search of their pixels."""
     Spoil.spoiled = []
@@ -115,8 +115,12 @@ def test_weights_that_are_not_finite_are_not_saved(fit: Run, capsys: pytest.Capt
     [
         ((), [7]),
         (("--trainer.accumulate_grad_batches=2",), [0, 2, 5, 7, 8, 10, 12]),  # all but 8 make no step
-        (("--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1"), [7]),
-        (("--model.optimizer=SGD", "--model.optimizer.lr=0.1", "--model.optimizer.momentum=0.9"), [7]),
+        pytest.param(("--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1"), [7], marks=pytest.mark.slow),
+        pytest.param(
+            ("--model.optimizer=SGD", "--model.optimizer.lr=0.1", "--model.optimizer.momentum=0.9"),
+            [7],
+            marks=pytest.mark.slow,
+        ),
         (("--model.optimizer=AdamW", "--model.optimizer.lr=0.1", "--model.optimizer.fused=true"), [7]),
     ],
 )

@@ -64,6 +64,7 @@ def test_ends_with_a_checkpoint(
     assert outcome(parts) == outcome(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_that_comes_to_its_end_exits_with_0(tmp_path: Path, data_root: Path) -> None:
     """The signal comes in the last epoch's validation."""
     options = (*EPOCHS_ONLY, "--trainer.max_epochs=1")
