@@ -168,7 +168,7 @@ def test_a_run_or_a_clear_error(run: Run, data_root: Path, typed: dict[str, str]
 
 
 @pytest.mark.slow
-@settings(max_examples=150, **EVERY)
+@settings(max_examples=80, **EVERY)
 @given(typed=st.dictionaries(st.sampled_from(OPTIONS), TYPED, min_size=1, max_size=2))
 def test_many_runs_or_clear_errors(run: Run, data_root: Path, typed: dict[str, str]) -> None:
     _command_line(run, data_root, typed)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -17,8 +18,9 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from tests.crashes import RUN, SMALL, run_until
-from wavemix_pl.callbacks import FiniteLoss
+from wavemix_pl.callbacks.finite_loss import FiniteLoss, _Batch
 from wavemix_pl.data import FashionMNIST
+from wavemix_pl.errors import InputError
 from wavemix_pl.modules import ClassificationModule
 
 Run = Callable[..., int]
@@ -198,3 +200,32 @@ def test_beside_a_gradient_scaler(data_root: Path, tmp_path: Path, value: float,
     else:
         assert (steps, statistics, finite.skipped) == ([False] * 3, [True] * 3, 0)
         assert scaler.get_scale() == 2.0**117
+
+
+class OnTheWay:
+    """A stand-in for an event of a GPU."""
+
+    happened = waited_for = False
+
+    def query(self) -> bool:
+        return self.happened
+
+    def synchronize(self) -> None:
+        self.waited_for = self.happened = True
+
+
+def test_a_gpu_is_not_waited_for_before_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss on its way to the host is looked at when it is there, or at the end of the epoch; the first is named."""
+    events = [OnTheWay() for _ in range(3)]
+    losses = [torch.tensor(value) for value in (1.0, float("nan"), float("nan"))]
+    batches = iter([_Batch(0, index, index, 0.1, losses[index], events[index]) for index in range(3)])  # type: ignore[arg-type]
+    finite = FiniteLoss()
+    monkeypatch.setattr(finite, "_batch", lambda *_: next(batches))
+    trainer: Any = SimpleNamespace(world_size=1, checkpoint_callbacks=[], ckpt_path=None, train_dataloader=None)
+    module: Any = None
+    for index in range(3):
+        finite.on_train_batch_end(trainer, module, {"loss": losses[index]}, None, index)
+    assert not any(event.waited_for for event in events)
+    with pytest.raises(InputError, match=r"loss nan in batch 1 of epoch 0 .*there is no checkpoint yet"):
+        finite.on_train_epoch_end(trainer, module)
+    assert [event.waited_for for event in events] == [True, True, False]
