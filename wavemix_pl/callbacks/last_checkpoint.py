@@ -63,8 +63,11 @@ class LastCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
-        if stage == "fit" and trainer.is_global_zero:
-            for unfinished in Path(self.dirpath or "").glob(f"*.ckpt{_UNFINISHED}"):  # of a process that was killed
+        if stage != "fit":
+            return
+        self._own = self._due = False
+        if trainer.is_global_zero and self.dirpath:
+            for unfinished in Path(self.dirpath).glob(f"*.ckpt{_UNFINISHED}"):  # of a process that was killed
                 unfinished.unlink()
 
     def on_train_batch_start(
