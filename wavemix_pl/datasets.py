@@ -1,13 +1,12 @@
-"""Which data sets are here, and whether their files are whole: the verb `datasets`."""
+"""Which data sets are here, whether their files are whole, and their files in archives: the verb `datasets`."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +16,9 @@ from rich.table import Table
 
 from wavemix_pl import data
 from wavemix_pl.data.base import ImageDataModule
+from wavemix_pl.data.folder import FileImages
+from wavemix_pl.data.readable import unreadable
+from wavemix_pl.data.shards import write_shards
 from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.errors import InputError
 from wavemix_pl.parser import Parser
@@ -115,39 +117,55 @@ def check_dataset(name: str, root: str) -> Checked:
 
 
 def _open_all(dataset: Any, title: str) -> Iterator[str]:
-    def wrong(index: int) -> str | None:
-        try:
-            dataset[index]
-        except InputError as error:
-            return str(error)
-        return None
+    def progress(found: Iterable[Any], total: int) -> Iterable[Any]:
+        return track(found, title, total=total, console=Console(stderr=True)) if sys.stderr.isatty() else found
 
-    count, block = len(dataset), 4096  # not all at once: a pool queues what it is given
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        blocks = (range(start, min(start + block, count)) for start in range(0, count, block))
-        found: Iterator[str | None] = (message for numbers in blocks for message in pool.map(wrong, numbers))
-        if sys.stderr.isatty():
-            found = iter(track(found, title, total=count, console=Console(stderr=True)))
-        yield from (message for message in found if message)
+    return (message for _, message in unreadable(dataset, progress))
+
+
+def shard_dataset(name: str, root: str, output: str | None, shard_mb: float, seed: int) -> Path:
+    """Packs the image files of a data set into archives, for `--data=ShardData`.
+
+    Raises:
+        InputError: No such name, images that do not lie in files, or what the data set and `write_shards` raise.
+    """
+    kinds = {n: kind for n in data.__all__ if issubclass(kind := getattr(data, n), FileImages) and n != "ShardData"}
+    if name not in kinds:
+        raise InputError(f"{name!r} has no image files to pack; there are {', '.join(kinds)}")
+    if shard_mb <= 0:
+        raise InputError(f"--shard_mb must be above 0, got {shard_mb:g}")
+    module = kinds[name](root=root)
+    folder = Path(output or f"{name}-shards")
+    write_shards(module.parts(), list(module.class_names), folder, shard_mb, seed)
+    if module.generated:  # they stay what they are
+        module.generated.write(folder)
+    return folder
 
 
 def run(arguments: list[str]) -> None:
-    """The verb `datasets`: the list, or with `check NAME` the broken files of one."""
+    """The verb `datasets`: the list, with `check NAME` the broken files of one, with `shard NAME` one in archives."""
     parser = Parser(
-        prog="wavemix-pl datasets", description="Lists the data sets; 'check NAME' opens all images of one."
+        prog="wavemix-pl datasets",
+        description="Lists the data sets; 'check NAME' opens all images of one; 'shard NAME' packs the files of one, "
+        "or of your own folder (ImageFolderData), into tar archives for --data=ShardData.",
     )
-    parser.add_argument(
-        "check", nargs="*", metavar="check NAME", help="Open every image of one, and name the broken ones."
-    )
+    parser.add_argument("words", nargs="*", metavar="check NAME | shard NAME", help="What to do with which.")
     parser.add_argument("--root", type=str, default="data", help="Folder of data sets.")
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+    parser.add_argument("--output", type=str, help="Of 'shard': a new folder. Default: NAME-shards.")
+    parser.add_argument("--shard_mb", type=float, default=256, help="Of 'shard': size of an archive in megabytes.")
+    parser.add_argument("--seed", type=int, default=0, help="Of 'shard': of the training images' order.")
     options = parser.parse_args(arguments[1:])
-    words: list[str] = options.check or []
+    words: list[str] = options.words or []
     if not words:
         listed = find_datasets(options.root)
         print(json.dumps([asdict(entry) for entry in listed], indent=2)) if options.json else _print_list(listed)
-    elif words[0] != "check" or len(words) != 2:
-        raise InputError(f"expected 'datasets' or 'datasets check NAME', got {' '.join(['datasets', *words])!r}")
+    elif words[0] not in ("check", "shard") or len(words) != 2:
+        given = " ".join(["datasets", *words])
+        raise InputError(f"expected 'datasets', 'datasets check NAME' or 'datasets shard NAME', got {given!r}")
+    elif words[0] == "shard":
+        folder = shard_dataset(words[1], options.root, options.output, options.shard_mb, options.seed)
+        print(f"train on them: wavemix-pl fit --data=ShardData --data.root={folder}")
     else:
         _report(check_dataset(words[1], options.root), options.json)
 

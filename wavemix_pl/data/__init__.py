@@ -11,6 +11,7 @@ from wavemix_pl.data.galaxy10 import Galaxy10
 from wavemix_pl.data.mnist import EMNIST, MNIST, FashionMNIST
 from wavemix_pl.data.pairs import MaskFolderData
 from wavemix_pl.data.published import ImageNet, INaturalist, Places365, TinyImageNet
+from wavemix_pl.data.shards import ShardData
 from wavemix_pl.data.svhn import SVHN
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "ImageNet",
     "MaskFolderData",
     "Places365",
+    "ShardData",
     "TinyImageNet",
 ]

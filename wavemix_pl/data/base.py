@@ -30,6 +30,7 @@ from wavemix_pl.data.augmentation import (
     single_image_transform,
 )
 from wavemix_pl.data.manifest import Manifest, find_manifest
+from wavemix_pl.data.readable import without_unreadable
 from wavemix_pl.data.training_loader import TrainingLoader, TrainingSampler, prepare_worker
 from wavemix_pl.errors import InputError
 
@@ -58,6 +59,8 @@ class ImageDataModule(L.LightningDataModule):
         mean: Per channel, of images scaled to 0...1, in the place of the data set's: weights that were trained with
             another need it; those without normalisation a mean of [0, 0, 0] and a std of [1, 1, 1].
         std: Likewise.
+        skip_unreadable: Whether images that cannot be read are left out, with a warning that names them. For that all
+            are opened before the run begins. As it is, the first of them ends the run.
         validate_on_test: Whether the test images take the validation images' part and all training images train: the
             published scripts' habit, by which the best epoch is chosen on the test set. For comparison only.
 
@@ -92,6 +95,7 @@ class ImageDataModule(L.LightningDataModule):
         image_size: tuple[int, int] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        skip_unreadable: bool = False,
         validate_on_test: bool = False,
     ) -> None:
         super().__init__()
@@ -116,7 +120,8 @@ class ImageDataModule(L.LightningDataModule):
             )
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_fraction, self.split_seed = val_fraction, split_seed
-        self.augment, self.regularization, self.validate_on_test = augment, regularization, validate_on_test
+        self.augment, self.regularization = augment, regularization
+        self.skip_unreadable, self.validate_on_test = skip_unreadable, validate_on_test
         self.train_set: Dataset[Any] | None = None
         self.val_set: Dataset[Any] | None = None
         self.test_set: Dataset[Any] | None = None
@@ -166,8 +171,13 @@ class ImageDataModule(L.LightningDataModule):
                 self.train_set, self.val_set = self.load("train"), self.load("test")
             else:
                 self.train_set, self.val_set = self.divide()
+            self.train_set = self._usable(self.train_set, "training")
+            self.val_set = self._usable(self.val_set, "validation")
         if stage in ("test", "predict") and self.test_set is None:
-            self.test_set = self.load("test")
+            self.test_set = self._usable(self.load("test"), "test")
+
+    def _usable(self, dataset: Dataset[Any], name: str) -> Dataset[Any]:
+        return without_unreadable(dataset, f"{name} images") if self.skip_unreadable else dataset
 
     def divide(self) -> tuple[Dataset[Any], Dataset[Any]]:
         """The images that train, and those that are kept for validation."""
@@ -188,9 +198,13 @@ class ImageDataModule(L.LightningDataModule):
         dataset, transform = self._loaded(self.train_set), self.transform(training=True)
         if transform:
             dataset = TransformedImages(dataset, transform, seed)
-        sampler = TrainingSampler(dataset, world, rank, seed, self._seen, tells_epoch=transform is not None)
+        sampler = self.make_sampler(dataset, world, rank, seed, self._seen, tells_epoch=transform is not None)
         # drop_last: batch norm cannot be trained on a last batch of a single image.
         return self._loader(dataset, sampler, TrainingLoader, drop_last=len(sampler) >= self.batch_size // world)
+
+    def make_sampler(self, dataset: Dataset[Any], *arguments: Any, **more: Any) -> TrainingSampler:
+        """The order of the training images; for its arguments see `TrainingSampler`."""
+        return TrainingSampler(dataset, *arguments, **more)
 
     def _seen(self) -> int:
         """How many of this device's images an epoch has seen already; more than 0 where a run goes on in its middle."""

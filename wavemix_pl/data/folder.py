@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -67,6 +67,11 @@ class FileImages(ImageDataModule):
         super().__init__(image_size=image_size, **kwargs)
         self.root, self.resize = Path(root).expanduser(), resize
 
+    def parts(self) -> dict[str, LabelledFiles]:
+        """All splits that there are."""
+        splits: tuple[Split, ...] = ("train", "test")
+        return {split: cast(LabelledFiles, self.load(split)) for split in splits}
+
     def transform(self, training: bool) -> Transform:
         size = list(self.image_size)
         if self.resize == "squash":
@@ -119,6 +124,10 @@ class ImageFolderData(FileImages):
 
     def found(self) -> Path | None:
         return self.root
+
+    def parts(self) -> dict[str, LabelledFiles]:
+        present = [split for split in ("train", "val", "test") if (self.root / split).is_dir()]
+        return {split: files_of_classes(self.root / split, self.class_names) for split in present}
 
     def load(self, split: Split) -> LabelledFiles:
         if split == "test" and not (self.root / "test").is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,18 +15,21 @@ from torchvision.transforms.v2 import functional as TF
 from wavemix_pl.errors import InputError
 
 
-def open_pixels(path: str | Path, mode: Literal["L", "RGB"] = "RGB", upright: bool = False) -> Tensor:
+def open_pixels(
+    path: str | Path, mode: Literal["L", "RGB"] = "RGB", upright: bool = False, content: BinaryIO | None = None
+) -> Tensor:
     """The pixels (C, H, W) uint8 of an image file.
 
     Args:
         path: Of the file.
         mode: Grey or color.
         upright: Whether to turn it as its camera says (EXIF); torchvision does not, nor does training.
+        content: What is in the file, where it is part of another; then `path` is its name in errors.
 
     Raises:
         InputError: The file cannot be read, or its pixels have no known range.
     """
-    with opened(path) as image:
+    with opened(path, content) as image:
         turned = ImageOps.exif_transpose(image) if upright else image
         pixels: Tensor = TF.pil_to_tensor(_eight_bits(turned, path).convert(mode))
         return pixels
@@ -46,14 +49,14 @@ def open_ids(path: str | Path) -> Tensor:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """An image file, open for the body.
+def opened(path: str | Path, content: BinaryIO | None = None) -> Iterator[Image.Image]:
+    """An image file, or what is in one, open for the body.
 
     Raises:
         InputError: It cannot be read, which may show in the body only.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(content or path) as image:
             yield image
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # PIL's words for a damaged file
         raise InputError(f"{path}: cannot be read as an image ({error})") from None

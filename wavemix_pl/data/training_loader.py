@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.seed import pl_worker_init_function
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 
@@ -37,10 +39,41 @@ class TrainingSampler(DistributedSampler[Any]):
         super().__init__(dataset, world, rank, shuffle=True, seed=seed, drop_last=True)
         self._seen, self.tells_epoch = seen, tells_epoch
 
+    def order(self) -> list[int]:
+        """The share of the device in the epoch, from its beginning."""
+        return list(super().__iter__())
+
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * len(self.dataset) if self.tells_epoch else 0  # type: ignore[arg-type]  # ours have a length
         seen, self._seen = self._seen() if self._seen else 0, None
-        return (first + index for index in islice(super().__iter__(), seen, None))
+        return (first + index for index in islice(self.order(), seen, None))
+
+
+class BlockSampler(TrainingSampler):
+    """An order within a few blocks of images at a time, one group of blocks after the other, drawn anew each epoch.
+
+    Each device gets a stretch of it: it reads blocks that no other reads, but for those at the ends of the stretch.
+
+    Args:
+        dataset: What is drawn from.
+        blocks: Number of the block of each image (N,).
+        at_once: Blocks in a group.
+        arguments: As in `TrainingSampler`.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *arguments: Any, blocks: Tensor, at_once: int = 4, **more: Any) -> None:
+        super().__init__(dataset, *arguments, **more)
+        self.blocks, self.at_once = blocks, at_once
+
+    def order(self) -> list[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        kinds = self.blocks.unique()
+        groups = kinds[torch.randperm(len(kinds), generator=generator)].split(self.at_once)
+        parts = [torch.isin(self.blocks, group).nonzero().flatten() for group in groups]
+        order = torch.cat([part[torch.randperm(len(part), generator=generator)] for part in parts])
+        start = self.rank * self.num_samples
+        share: list[int] = order[start : start + self.num_samples].tolist()
+        return share
 
 
 class TrainingLoader(DataLoader[Any]):
@@ -56,9 +89,8 @@ class TrainingLoader(DataLoader[Any]):
     def images_of(self, batch: int) -> list[int]:
         """Which images of the whole data set, validation images included, a batch of the present epoch holds here."""
         assert self.batch_size is not None
-        assert isinstance(self.sampler, DistributedSampler)
-        order = DistributedSampler.__iter__(self.sampler)  # of the whole epoch, wherever the run goes on
-        images = list(islice(order, batch * self.batch_size, (batch + 1) * self.batch_size))
+        assert isinstance(self.sampler, TrainingSampler)
+        images = self.sampler.order()[batch * self.batch_size : (batch + 1) * self.batch_size]
         dataset = self.dataset
         while hasattr(dataset, "dataset"):
             images = [dataset.indices[image] for image in images] if isinstance(dataset, Subset) else images
