@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets
@@ -189,6 +190,53 @@ def test_published_layouts(
     assert [len(part) for part in (data.train_set, data.val_set, data.test_set)] == [27, 3, 6]  # type: ignore[arg-type]
     assert data.found() == tmp_path / train
     assert next(iter(data.train_dataloader()))[0].shape == (3, 3, 16, 16)
+
+
+def test_imagenet_as_kaggle_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_classes(monkeypatch, ImageNet, 3)
+    wnids = ["n01", "n02", "n03"]
+    folder = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
+    write_classes(folder / "train", wnids, 10, ".JPEG")
+    lines = ["ImageId,PredictionString"]
+    for number, label in enumerate((2, 0, 1, 2)):
+        name = f"ILSVRC2012_val_{number:08}"
+        write_image(folder / "val" / f"{name}.JPEG", 50 * label, (16, 16))
+        lines.append(f"{name},{wnids[label]} 1 2 3 4 {wnids[label]} 5 6 7 8 ")
+    listed = tmp_path / "LOC_val_solution.csv"
+    listed.write_text("\n".join(lines) + "\n")
+    files = ImageNet(root=str(tmp_path)).load("test")
+    assert [round(number_of(image) / 50) for image, _ in map(files.__getitem__, range(4))] == files.targets.tolist()
+    assert files.targets.tolist() == [2, 0, 1, 2]
+    listed.write_text("ImageId,PredictionString\nILSVRC2012_val_00000000\n")
+    with pytest.raises(InputError, match=r"LOC_val_solution.csv: line 1 is damaged"):
+        ImageNet(root=str(tmp_path)).load("test")
+    listed.unlink()
+    with pytest.raises(InputError, match=r"LOC_val_solution.csv: cannot be read"):
+        ImageNet(root=str(tmp_path)).load("test")
+
+
+@pytest.mark.parametrize("size", ["256", "large"])
+def test_places365_as_torchvision_unpacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    few_classes(monkeypatch, Places365, 3)
+    monkeypatch.setattr("torchvision.datasets.places365.check_integrity", lambda *_, **__: True)  # of the real lists
+    categories = ["/a/alley", "/b/bow_window/indoor", "/z/zen_garden"]
+    train, val = [], []
+    for label, category in enumerate(categories):
+        for number in range(10):
+            name = f"{category}/{number:08}.jpg"
+            write_image(tmp_path / f"data_{size}_standard" / name[1:], 50 * label, (16, 16))
+            train.append(f"{name} {label}\n")
+        write_image(tmp_path / f"val_{size}" / f"Places365_val_{label:08}.jpg", 50 * label, (16, 16))
+        val.insert(0, f"Places365_val_{label:08}.jpg {label}\n")
+    (tmp_path / "places365_train_standard.txt").write_text("".join(train))
+    (tmp_path / "places365_val.txt").write_text("".join(val))
+    (tmp_path / "categories_places365.txt").write_text("".join(f"{c} {n}\n" for n, c in enumerate(categories)))
+    data = Places365(root=str(tmp_path))
+    assert data.class_names == ["alley", "bow_window-indoor", "zen_garden"]
+    for split, theirs in (("train", "train-standard"), ("test", "val")):
+        ours = data.load(split)  # type: ignore[arg-type]
+        oracle = torchvision.datasets.Places365(str(tmp_path), theirs, small=size == "256")
+        assert list(zip(ours.paths, ours.targets.tolist(), strict=True)) == oracle.imgs
 
 
 def test_sizes_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

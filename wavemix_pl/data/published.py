@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -59,19 +60,31 @@ class ImageNet(PublishedFolders):
     """ImageNet-1k: 1,281,167 + 50,000 images in 1,000 classes (Russakovsky et al. 2015).
 
     `root`, or its folder `imagenet`, holds `train/WNID/...` and `val/WNID/...`, as `torchvision.datasets.ImageNet`
-    unpacks the archives. Classes are named by their WordNet ids.
+    unpacks the archives; or `root` is what Kaggle has, where validation images lie in one folder and
+    `LOC_val_solution.csv` tells their classes. Classes are named by their WordNet ids.
 
     Args:
         kwargs: As in `FileImages`.
     """
 
-    parents = (".", "imagenet")
+    parents = (".", "imagenet", "ILSVRC/Data/CLS-LOC")
     folders: ClassVar[Mapping[Split, Sequence[str]]] = {"train": ("train",), "test": ("val",)}
     about = About(
         *(1_281_167, 50_000, 1000), licence="non-commercial research", source="https://www.image-net.org", size_gb=144,
         note="log-in needed",
         how="get the archives (image-net.org) and unpack them with torchvision.datasets.ImageNet(FOLDER)",
     )  # fmt: skip
+
+    def load(self, split: Split) -> LabelledFiles:
+        folder = self._folder(split)
+        assert folder is not None  # seen to in __init__
+        if split == "train" or any(path.is_dir() for path in folder.iterdir()):
+            return super().load(split)
+        listed = self.root / "LOC_val_solution.csv"
+        entries = (line.split(",", 1) for line in _lines(listed)[1:])  # below the heading: image, "WNID box ..."
+        return _listed(
+            listed, folder, self.class_names, ((f"{name}.JPEG", boxes.split()[0]) for name, boxes in entries)
+        )
 
 
 class INaturalist(PublishedFolders):
@@ -100,7 +113,8 @@ class Places365(PublishedFolders):
     """Places365-Standard: 1,803,460 + 36,500 scenes in 365 classes (Zhou et al. 2017).
 
     `root`, or its folder `places365_standard`, holds `train/CLASS/...` and `val/CLASS/...`, as in the archives with
-    folders of classes; their images are the small ones, of 256x256, or the large ones.
+    folders of classes; or `data_256_standard` and `val_256`, or the large images in `data_large_standard` and
+    `val_large`, with the lists of the development kit beside them, as `torchvision.datasets.Places365` unpacks them.
 
     Args:
         image_size: As in `FileImages`; the paper's text has 256x256, its Table 7 224x224.
@@ -108,7 +122,10 @@ class Places365(PublishedFolders):
     """
 
     parents = (".", "places365_standard")
-    folders: ClassVar[Mapping[Split, Sequence[str]]] = {"train": ("train",), "test": ("val",)}
+    folders: ClassVar[Mapping[Split, Sequence[str]]] = {
+        "train": ("train", "data_256_standard", "data_large_standard"),
+        "test": ("val", "val_256", "val_large"),
+    }
     about = About(
         *(1_803_460, 36_500, 365), licence="research", source="http://places2.csail.mit.edu", size_gb=24,
         note="small images",
@@ -117,6 +134,23 @@ class Places365(PublishedFolders):
 
     def __init__(self, image_size: tuple[int, int] = (256, 256), **kwargs: Any) -> None:
         super().__init__(image_size=image_size, **kwargs)
+
+    def load(self, split: Split) -> LabelledFiles:
+        folder = self._folder(split)
+        assert folder is not None  # seen to in __init__
+        if folder.name in ("train", "val"):
+            return super().load(split)
+        listed = folder.with_name("places365_train_standard.txt" if split == "train" else "places365_val.txt")
+        entries = (line.split() for line in _lines(listed))
+        named = ((name.lstrip("/"), self.class_names[int(number)]) for name, number in entries)
+        return _listed(listed, folder, self.class_names, named)
+
+    def _classes(self, train: Path) -> list[str]:
+        """In the kit's order, named as the folders are: "/a/alley" is alley, "/b/bow_window/indoor" gets a dash."""
+        if train.name == "train":
+            return super()._classes(train)
+        numbered = (line.split() for line in _lines(train.with_name("categories_places365.txt")))
+        return [name[3:].replace("/", "-") for name, _ in sorted(numbered, key=lambda entry: int(entry[1]))]
 
 
 class TinyImageNet(PublishedFolders):
@@ -151,13 +185,9 @@ class TinyImageNet(PublishedFolders):
             return super().load(split)
         folder = self._folder("test")
         assert folder is not None  # seen to in __init__
-        numbers, files = {name: number for number, name in enumerate(self.class_names)}, []
-        for line in _lines(folder / "val_annotations.txt"):
-            name, wnid, *_ = [*line.split("\t"), ""]
-            if wnid not in numbers or not (folder / "images" / name).is_file():
-                raise InputError(f"{folder / 'val_annotations.txt'}: no such class or image: {line!r}")
-            files.append((str(folder / "images" / name), numbers[wnid]))
-        return LabelledFiles(files)
+        listed = folder / "val_annotations.txt"
+        entries = ((*line.split("\t"), "")[:2] for line in _lines(listed))
+        return _listed(listed, folder / "images", self.class_names, entries)
 
     def _classes(self, train: Path) -> list[str]:
         found = class_folders(train)
@@ -167,6 +197,34 @@ class TinyImageNet(PublishedFolders):
         if sorted(listed) != found:
             raise InputError(f"{train.parent / 'wnids.txt'} and the folders of {train} name different classes")
         return listed
+
+
+def _listed(path: Path, folder: Path, classes: Sequence[str], entries: Iterable[Sequence[str]]) -> LabelledFiles:
+    """The images that a list names with their classes.
+
+    Raises:
+        InputError: A line that is none, or a class or image that is not there.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    present = {entry.path for entry in _files(folder)}
+    files = []
+    try:
+        for name, kind in entries:
+            if kind not in numbers or str(folder / name) not in present:
+                raise InputError(f"{path}: no such class or image: {name} {kind}")
+            files.append((str(folder / name), numbers[kind]))
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: line {len(files) + 1} is damaged ({error}): unpack the archive anew") from None
+    return LabelledFiles(files)
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Of a folder and those in it: to list them is faster than to ask for each."""
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            yield from _files(Path(entry.path))
+        else:
+            yield entry
 
 
 def _lines(path: Path) -> list[str]:
