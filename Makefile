@@ -1,5 +1,6 @@
 # make quickstart   sets up .venv, trains a small model on the images that come with the package, shows what came out
 # make quickstart-segmentation   the same for segmentation
+# make notebooks    sets up .venv for the notebooks, and says how to open them
 # make test         the same set-up with what the tests need, then the tests
 # make check        formatting, lint and types
 # make slow-test    real trainings and other minutes-long tests
@@ -13,7 +14,7 @@ VENV_FLAGS ?=
 BIN := .venv/bin
 FASTER := OMP_NUM_THREADS=1# one thread for each of the two test processes
 
-.PHONY: quickstart quickstart-segmentation test slow-test crash-test check clean
+.PHONY: quickstart quickstart-segmentation notebooks test slow-test crash-test check clean
 
 quickstart: .venv/plots
 	rm -rf runs/quickstart
@@ -25,6 +26,10 @@ quickstart-segmentation: .venv/plots
 	$(BIN)/wavemix-pl fit --config experiments/recipes/quickstart-segmentation.yaml
 	$(BIN)/wavemix-pl test --config experiments/recipes/quickstart-segmentation.yaml \
 		--ckpt_path=runs/quickstart-segmentation/checkpoints/best.ckpt
+
+notebooks: .venv/notebooks
+	@echo "Open notebooks/ in VS Code with the interpreter $(BIN)/python, or in a browser:"
+	@echo "  $(BIN)/pip install jupyterlab && $(BIN)/jupyter lab notebooks"
 
 test: .venv/test
 	$(FASTER) $(BIN)/pytest -n 2

@@ -163,6 +163,11 @@ def test_nothing_is_overlooked(page: Path) -> None:
             assert re.match(r"# \S+\.yaml\n", block)
 
 
+def test_readme_links_to_all_of_them() -> None:
+    linked = {ROOT / link for link in re.findall(r"\]\(((?:docs|notebooks)/[^)]+)\)", (ROOT / "README.md").read_text())}
+    assert linked == {*PAGES, *(ROOT / "notebooks").glob("*.ipynb")}
+
+
 @EVERY
 def test_links_and_files_exist(page: Path) -> None:
     text = page.read_text()
