@@ -216,7 +216,7 @@ def test_data_speed(
     options = ("benchmark", "data", f"--root={data_root}", "--batch_size=16", "--rounds=1")
     assert run(*options, "--json") == 0
     results = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert results.keys() == {"EmbeddedFashionMNIST", "FashionMNIST", "ImageFolderData"}
+    assert results.keys() == {"EmbeddedFashionMNIST", "FashionMNIST", "ImageFolderData", "ShardData"}
     assert results["FashionMNIST"]["images"] == 80
     for entry in results.values():
         assert entry["ratio"] == pytest.approx(entry["ours"] / entry["torchvision"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import statistics
 import sys
@@ -21,7 +22,8 @@ from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from wavemix_pl.data import EmbeddedFashionMNIST, ImageDataModule, ImageFolderData
+from wavemix_pl.data import EmbeddedFashionMNIST, ImageDataModule, ImageFolderData, ShardData
+from wavemix_pl.data.shards import write_shards
 from wavemix_pl.data.tensor_images import TensorImages
 from wavemix_pl.datasets import KINDS
 from wavemix_pl.errors import InputError
@@ -50,7 +52,9 @@ class DataSpeed:
 
 
 def data_speed(root: str = "data", batch_size: int = 128, num_workers: int = 0, rounds: int = 3) -> list[DataSpeed]:
-    """Measures the embedded sample, what is found of the sets that lie in memory, and a folder of generated JPEG files.
+    """Measures the embedded sample, what is found of the sets that lie in memory, and generated JPEG files.
+
+    The files lie in a folder, and where webdataset is installed in an archive as well.
 
     Args:
         root: Folder of data sets.
@@ -76,10 +80,14 @@ def data_speed(root: str = "data", batch_size: int = 128, num_workers: int = 0, 
     with tempfile.TemporaryDirectory() as folder:
         _write_photographs(Path(folder) / "train")
         options["batch_size"] = min(batch_size, 16)  # so few images must make work for all workers
-        module = ImageFolderData(root=folder, image_size=(224, 224), val_fraction=1 / 16, **options)
-        steps = [v2.Resize((224, 224)), v2.PILToTensor(), *_normalize(module)]
+        options |= {"image_size": (224, 224), "val_fraction": 1 / 16}
+        photographs: list[ImageDataModule] = [own := ImageFolderData(root=folder, **options)]
+        if importlib.util.find_spec("webdataset"):
+            write_shards(own.parts(), list(own.class_names), Path(folder) / "shards", report=lambda _: None)
+            photographs.append(ShardData(root=str(Path(folder) / "shards"), **options))
+        steps = [v2.Resize((224, 224)), v2.PILToTensor(), *_normalize(own)]
         files = datasets.ImageFolder(str(Path(folder) / "train"), v2.Compose(steps))
-        return [*results, _compare(module, files, rounds)]
+        return [*results, *(_compare(module, files, rounds) for module in photographs)]
 
 
 def _compare(module: ImageDataModule, reference: Dataset[Any], rounds: int) -> DataSpeed:
