@@ -17,6 +17,7 @@ import yaml
 
 from wavemix_pl.export_source import read_source
 from wavemix_pl.models.shipped import FOLDER
+from wavemix_pl.models.weights import load_checkpoint
 
 SCORES = {"test_acc1": "top-1 %", "test_miou": "mean IoU, %"}
 
@@ -26,10 +27,11 @@ def main(run: Path, name: str) -> None:
     test = json.loads((run / "test.json").read_text())
     config = yaml.safe_load((run / "config.yaml").read_text())
     data, epochs = config["data"]["class_path"].rpartition(".")[2], config["trainer"]["max_epochs"]
+    epoch = load_checkpoint(run / "checkpoints" / "best.ckpt")["epoch"] + 1
     results = {SCORES[metric]: round(100 * value, 2) for metric, value in test["metrics"].items() if metric in SCORES}
     mean, std = (source.preprocessing[kind] for kind in ("mean", "std"))
     card = {
-        "trained_on": f"{data}, {epochs} epochs, seed {config['seed_everything']}",
+        "trained_on": f"{data}, epoch {epoch} of {epochs}, the best in validation, seed {config['seed_everything']}",
         "images": f"scaled to 0...1, mean {mean} taken out, divided by {std}",
         "results": ", ".join(f"{value} {metric}" for metric, value in results.items())
         + f" ({test['images']} test images)",

@@ -24,7 +24,7 @@ _CARD = """---
 
 # {{ notation }}
 
-WaveMix for image {{ task }}: {{ parameters_m }} M parameters, {{ num_classes }} classes, images of {{ in_channels }}
+WaveMix for image {{ task }}: {{ parameters }} parameters, {{ num_classes }} classes, images of {{ in_channels }}
 channel(s).
 
 - Paper: [WaveMix: A Resource-efficient Neural Network for Image Analysis]({{ paper_url }})
@@ -164,7 +164,8 @@ def _on_hub(model_class: type[HubModel]) -> Any:
             model = self.module
             own = {"notation": model.config.notation, "in_channels": model.config.in_channels, "task": model.task}
             own |= {"num_classes": model.num_classes, "class_name": _PUBLIC[model.task]}
-            own["parameters_m"] = f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f}"
+            count = sum(parameter.numel() for parameter in model.parameters())
+            own["parameters"] = f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}"
             return super().generate_model_card(**{**own, **facts})
 
         @classmethod
