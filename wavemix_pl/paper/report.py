@@ -33,7 +33,7 @@ figcaption { font-size: .9rem; opacity: .75; }
 
 
 def summary(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> str:
-    """What the README shows, in Markdown: how many counts agree, what was measured of the paper's rows, and verdicts."""
+    """What the README shows, in Markdown: which counts agree, what was measured of the paper's rows, and verdicts."""
     entries = [entry for table, compared in everything if table.printed for entry in compared]
     judged = [entry for entry in entries if entry.agrees is not None]
     as_printed = sum(1 for entry in judged if entry.agrees)
