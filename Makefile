@@ -4,6 +4,7 @@
 # make test         the same set-up with what the tests need, then the tests
 # make check        formatting, lint and types
 # make slow-test    real trainings and other minutes-long tests
+# make gpu-test     what only a GPU can show; all other tests run on the CPU
 # make crash-test   of these, runs that are killed at random moments and must end as if they had never stopped
 #
 # PYTHON=python3.12 chooses the interpreter for .venv; VENV_FLAGS=--system-site-packages lets .venv use packages that are
@@ -14,7 +15,7 @@ VENV_FLAGS ?=
 BIN := .venv/bin
 FASTER := OMP_NUM_THREADS=1# one thread for each of the two test processes
 
-.PHONY: quickstart quickstart-segmentation notebooks test slow-test crash-test check clean
+.PHONY: quickstart quickstart-segmentation notebooks test slow-test gpu-test crash-test check clean
 
 quickstart: .venv/plots
 	rm -rf runs/quickstart
@@ -36,6 +37,9 @@ test: .venv/test
 
 slow-test: .venv/test
 	$(BIN)/pytest -m slow
+
+gpu-test: .venv/test
+	$(BIN)/pytest -m gpu
 
 crash-test: .venv/test
 	$(FASTER) $(BIN)/pytest -m "slow or not slow" tests/test_resume.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,8 @@ CITYSCAPES_SIZE = (32, 64)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "gpu" not in str(config.option.markexpr).replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same everywhere, in the processes that tests start too
     config.addinivalue_line("filterwarnings", "ignore:GENERATED IMAGES")  # tests that run on them know it
 
 

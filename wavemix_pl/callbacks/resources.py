@@ -54,7 +54,7 @@ class Resources(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started, self._size, self._complete = time.perf_counter(), {}, False
         if trainer.strategy.root_device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_started = time.perf_counter() - self._epoch_before  # where a run goes on in the middle of an epoch
@@ -75,13 +75,14 @@ class Resources(Callback):
     ) -> None:
         self._images += len(batch[0])
         if trainer.is_last_batch:  # validation comes next
-            if pl_module.device.type == "cuda":
-                torch.cuda.synchronize()
+            device = trainer.strategy.root_device
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             seconds = time.perf_counter() - self._epoch_started
             rate = self._images * trainer.world_size / seconds
             self._seconds.append(seconds)
             self._rates.append(rate)
-            peak = peak_memory(pl_module.device)
+            peak = peak_memory(device)
             logged = {"train_images_per_s": rate, "peak_memory_gb": (peak or 0) / 1e9}
             pl_module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
 
@@ -96,7 +97,8 @@ class Resources(Callback):
             or getattr(trainer, "fast_dev_run", False)
         ):
             return
-        peak, loader = peak_memory(pl_module.device), trainer.train_dataloader
+        device, loader = trainer.strategy.root_device, trainer.train_dataloader  # the module is on the CPU again
+        peak = peak_memory(device)
         report = {
             **self._size,
             "epochs": trainer.current_epoch,
@@ -105,7 +107,7 @@ class Resources(Callback):
             "epoch_s": statistics.median(self._seconds) if self._seconds else None,
             "train_images_per_s": statistics.median(self._rates) if self._rates else None,
             "peak_memory_gb": None if peak is None else peak / 1e9,
-            **describe(pl_module.device),
+            **describe(device),
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
             "batch_size": (getattr(loader, "batch_size", None) or 0) * trainer.world_size,

@@ -88,6 +88,6 @@ class CellNorm(torch.autograd.Function):
         per_gradient = weight * inverse_std / (cells.numel() // len(weight))
         slope = (of_weights - of_weight.repeat_interleave(4) / 4) * per_gradient * inverse_std
         shift = (of_biases - of_bias.repeat_interleave(4) / 4) * per_gradient - slope * mean
-        zeros, ones = torch.zeros_like(slope), torch.ones_like(slope)
-        correction = F.batch_norm(cells, zeros, ones, slope, shift, False, 0.0, eps=0.0)  # not rounded until it is done
+        zeros, nearly_ones = torch.zeros_like(slope), torch.full_like(slope, 1 - ctx.eps)  # torch 2.11 refuses eps 0
+        correction = F.batch_norm(cells, zeros, nearly_ones, slope, shift, False, 0.0, ctx.eps)  # rounded once, at last
         return of_cells.add_(correction), of_weight, of_bias, None
