@@ -122,10 +122,7 @@ def test_segmentation(run: Run, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite(run: Run, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of the GPU it is known a little later, and still the right batch is named."""
-    spoil = (
-        "{class_path: tests.callbacks.test_finite_loss.Spoil, init_args: {epoch: 1, batch: 1, value: .nan, rank: 0}}"
-    )
-    assert run("fit", *SMALL, f"--data.root={data_root}", f"--trainer.callbacks+={spoil}") == 2
+    assert run("fit", *SMALL, f"--data.root={data_root}", spoil(batch=1)) == 2
     assert "loss nan in batch 1 of epoch 1" in capsys.readouterr().err.splitlines()[-1]
 
 
