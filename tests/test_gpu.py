@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,6 +35,13 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif("not torch.cuda.is_available()", reason="torch finds no GPU here"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Determinism is a setting of the process."""
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

@@ -43,6 +43,12 @@ def test_size_time_and_memory(run: Run, data_root: Path, wavelet: str) -> None:
     assert len(logged) == 2
 
 
+def test_in_half_precision(run: Run, data_root: Path) -> None:
+    precision = "--trainer.precision=bf16-true"
+    assert run("fit", *SMALL, f"--data.root={data_root}", "--trainer.max_epochs=1", *HERE, precision) == 0
+    assert report()["precision"] == "bf16-true"
+
+
 def test_time_of_all_parts_together(run: Run, data_root: Path) -> None:
     command = ("fit", *SMALL, f"--data.root={data_root}", *HERE, "--ckpt_path=last")
     assert run(*command, "--trainer.max_epochs=1") == 0

@@ -120,7 +120,7 @@ class Resources(Callback):
 
 def _size(pl_module: L.LightningModule, images: torch.Tensor) -> dict[str, float]:
     """Parameters, and operations for one image, which are counted on shapes alone."""
-    model = deepcopy(cast(nn.Module, pl_module.model)).to("meta").eval()
+    model = deepcopy(cast(nn.Module, pl_module.model)).to("meta", torch.float32).eval()
     image = torch.empty(1, *images.shape[1:], device="meta")
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         operations = flops(lambda: model(image))

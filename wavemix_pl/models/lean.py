@@ -116,8 +116,8 @@ class _Enlarged:
 
     def __init__(self, norm: nn.BatchNorm2d, large: Tensor, mean: Tensor, inverse_std: Tensor) -> None:
         self.large, self.mean, self.inverse_std = large, mean, inverse_std
-        variance = inverse_std.square().reciprocal()  # eps is in it
-        self.normed = F.batch_norm(large, mean, variance, norm.weight, norm.bias, False, 0.0, eps=0.0)
+        variance = inverse_std.square().reciprocal() - norm.eps
+        self.normed = F.batch_norm(large, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
 class _Replay(torch.autograd.Function):
