@@ -132,7 +132,7 @@ def test_what_cannot_be_read_is_named(text: str, unread: str) -> None:
     ("field", "value"),
     [
         *(("dim", value) for value in (0, -4, 6, 8.0, "8", True)),
-        *(("level", value) for value in (0, -1, 1.5)),
+        *(("level", value) for value in (0, -1, 1.5, 13, 99)),
         *((name, 0) for name in ("depth", "ff", "mult", "in_channels", "stride", "patch_size", "head_dim")),
         *(("dropout", value) for value in (-0.1, 1.0, "half")),
         *((name, "unknown") for name in ("stem", "mixer", "upsample", "wavelet")),

@@ -22,6 +22,7 @@ _POSITIVE = ("dim", "depth", "level", "ff", "mult", "in_channels", "stride", "pa
 _NAME = re.compile(
     r"\s*wavemix(?P<lite>-lite)?-(?P<dim>\d+)/(?P<depth>\d+)\s*(?:\((?P<options>[^()]*)\))?", re.IGNORECASE
 )
+_MOST_LEVELS = 12  # each doubles the numbers as well: many more, and they leave their range
 _OPTION = re.compile(r"(?P<key>level|ff|mul)\s*(?P<value>\d+)|(?P<levels>\d+)\s*level", re.IGNORECASE)
 
 
@@ -74,6 +75,8 @@ class WaveMixConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.level > _MOST_LEVELS:
+            raise InputError(f"level must be at most {_MOST_LEVELS}, which halve 4096 tokens to one, got {self.level}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
