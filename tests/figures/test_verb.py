@@ -155,3 +155,4 @@ def test_all_that_need_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> 
     assert "out/accuracy-table-11-cifar-10.png" in printed
     found = texts(Path("out/receptive-field.svg"))
     assert {"ResNet-18", "1 block", "8 blocks", "256 px"} <= {*found}
+    assert Path("out/receptive-field.svg").stat().st_size < 500_000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from wavemix_pl.errors import InputError
-from wavemix_pl.figures import energy, occlusion, receptive_field, segmentation
+from wavemix_pl.figures import energy, network, occlusion, receptive_field, segmentation
 from wavemix_pl.figures.given import LEVELS, Given, read_given
 from wavemix_pl.figures.subbands import draw_subbands
 from wavemix_pl.parser import Parser
@@ -26,13 +26,13 @@ Named = Iterator[tuple[str, "Figure"]]
 
 
 def _receptive_field(given: Given) -> Named:
-    networks = receptive_field.networks()
+    networks = network.networks()
     impulses, gradients = [], []
-    for network in networks:
-        unit = receptive_field.unit_copy(network.build())
-        impulses.append(receptive_field.impulse_responses(unit, network.layers, receptive_field.SIZE))
-        gradients.append(receptive_field.random_gradient_fields(network, seed=given.seed))
-    names = [network.name for network in networks]
+    for one in networks:
+        unit = receptive_field.unit_copy(one.build())
+        impulses.append(receptive_field.impulse_responses(unit, one.layers, network.SIZE))
+        gradients.append(receptive_field.random_gradient_fields(one, seed=given.seed))
+    names = [one.name for one in networks]
     yield "receptive-field", receptive_field.draw_receptive_fields(names, impulses, gradients)
 
 
