@@ -165,7 +165,9 @@ def test_nothing_is_overlooked(page: Path) -> None:
 
 def test_readme_links_to_all_of_them() -> None:
     linked = {ROOT / link for link in re.findall(r"\]\(((?:docs|notebooks)/[^)]+)\)", (ROOT / "README.md").read_text())}
-    assert linked == {*PAGES, *(ROOT / "notebooks").glob("*.ipynb")}
+    picture = ROOT / "docs" / "overview.png"
+    assert linked == {*PAGES, *(ROOT / "notebooks").glob("*.ipynb"), picture}
+    assert picture.stat().st_size < 150_000
 
 
 @EVERY

@@ -81,10 +81,14 @@ def test_examples() -> None:
 
 def test_drawing() -> None:
     examples = [Example(torch.zeros(1, 4, 4), 0, 0, 0.9), Example(torch.zeros(1, 4, 4), 1, 0, 0.5)]
-    figure = draw_occlusion(torch.rand(2, 1, 4, 4), [torch.rand(4, 4)] * 2, examples, ["cat", "dog"])
+    maps = [torch.full((4, 4), 0.999), torch.linspace(0.25, 0.75, 16).view(4, 4)]
+    figure = draw_occlusion(torch.rand(2, 1, 4, 4), maps, examples, ["cat", "dog"])
     titles = [axes.get_title() for axes in figure.axes]
     assert "cat 0.90" in titles
     assert "cat 0.50\n(true: dog)" in titles
+    below = {axes.get_xlabel(): axes for axes in figure.axes if axes.get_xlabel()}
+    assert [*below] == ["1.00 to 1.00", "0.25 to 0.75"]
+    assert all(axes.images[0].get_clim() == (0, 1) for axes in below.values())
 
 
 def test_without_captum(monkeypatch: pytest.MonkeyPatch) -> None:

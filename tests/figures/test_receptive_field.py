@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from wavemix_pl import WaveMixConfig, create_model
+from wavemix_pl.figures.network import networks
 from wavemix_pl.figures.receptive_field import (
     draw_receptive_fields,
     gradient_fields,
     impulse_responses,
     layer_maps,
-    networks,
     random_gradient_fields,
     reach,
     side_of_share,

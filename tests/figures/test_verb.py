@@ -13,8 +13,10 @@ import pywt
 import torch
 from PIL import Image
 
+from wavemix_pl.data import EmbeddedFashionMNIST
 from wavemix_pl.errors import InputError
 from wavemix_pl.figures import draw_segmentation, photograph, subbands
+from wavemix_pl.figures.overview import middle, pyramid
 from wavemix_pl.figures.verb import FIGURES
 
 Run = Callable[..., int]
@@ -43,6 +45,29 @@ def test_subbands_are_those_of_pywavelets() -> None:
         subbands(torch.rand(1, 5, 40), 3)
 
 
+def test_pyramid_has_the_subbands_in_their_places() -> None:
+    image = middle(photograph())
+    found = pyramid(image, 2)
+    coarse, second, first = pywt.wavedec2(image[0].double().numpy(), "haar", level=2)
+    assert found.shape == image.shape[-2:] == (192, 192)
+    assert np.allclose(found[:48, :48], coarse / 4, atol=1e-5)
+    for side, (horizontal, vertical, diagonal) in ((48, second), (96, first)):
+        places = (found[side : 2 * side, :side], found[:side, side : 2 * side], found[side : 2 * side, side : 2 * side])
+        for place, band in zip(places, (horizontal, vertical, diagonal), strict=True):
+            assert np.corrcoef(place.numpy().ravel(), band.ravel())[0, 1] > 0.95  # the largest are cut off
+    assert torch.equal(pyramid(torch.ones(1, 16, 16), 2)[4:], torch.full((12, 16), 0.5))
+
+
+def test_overview(run: Run, segmenter: Path) -> None:
+    given = ("--ckpt_path", segmenter, "--data=Cityscapes")  # for other figures
+    assert run("figures", "overview", *given, "--output", "out", "--format", "svg") == 0
+    found = texts(Path("out/overview.svg"))
+    assert {"WaveMix-Lite, 1 level: 20 px", "WaveMix, 4 levels: 132 px", "WaveMix-Lite-8/5, 7,156 parameters,"} <= {
+        *found
+    }
+    assert sum(text in EmbeddedFashionMNIST.class_names for text in found) == 16
+
+
 def test_files_of_a_photograph(run: Run, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("figures", "subbands", "energy", "--image", photo, "--output", "out") == 0
     printed = capsys.readouterr().out.splitlines()
@@ -66,7 +91,7 @@ def test_same_figure_same_file(run: Run, photo: Path) -> None:
 def test_without_names_what_lacks_something_is_left_out(
     run: Run, monkeypatch: pytest.MonkeyPatch, photo: Path, classifier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for slow in ("receptive-field", "accuracy"):
+    for slow in ("receptive-field", "accuracy", "overview"):
         monkeypatch.delitem(FIGURES, slow)
     assert run("figures", "--image", photo, "--format", "svg") == 0
     segmentation, occlusion, *others = capsys.readouterr().out.splitlines()
@@ -155,3 +180,4 @@ def test_all_that_need_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> 
     assert "out/accuracy-table-11-cifar-10.png" in printed
     found = texts(Path("out/receptive-field.svg"))
     assert {"ResNet-18", "1 block", "8 blocks", "256 px"} <= {*found}
+    assert Path("out/receptive-field.svg").stat().st_size < 500_000

@@ -1,12 +1,12 @@
 """The paper's figures from our models: what is computed, as tensors, and how it is drawn, as matplotlib's Figures."""
 
 from wavemix_pl.figures.energy import compaction, curves, draw_energy, learned_maps
+from wavemix_pl.figures.network import networks
 from wavemix_pl.figures.occlusion import draw_occlusion, find_examples, occlusion_map
 from wavemix_pl.figures.receptive_field import (
     draw_receptive_fields,
     gradient_fields,
     impulse_responses,
-    networks,
     random_gradient_fields,
     reach,
     unit_copy,

@@ -125,16 +125,16 @@ def draw_occlusion(
 ) -> Figure:
     """Images, and under each the probability of its predicted class when a pixel is hidden: dark is what mattered.
 
+    All maps have one scale, from 0 to 1, and below them the least and the largest probability.
+
     Args:
         images: (N, C, H, W), 0 to 1.
         maps: Of `occlusion_map`, of the predicted class.
         examples: Of the images.
         class_names: In the order of the classes.
     """
-    from matplotlib.ticker import MaxNLocator
-
     count = len(examples)
-    figure = new_figure(1.6 * count + 0.3, 4.3)
+    figure = new_figure(1.6 * count + 0.7, 4)
     figure.suptitle(
         "Probability of the predicted class when a pixel is hidden: dark is what the decision rests on", fontsize=9
     )
@@ -144,7 +144,9 @@ def draw_occlusion(
         guess = f"{class_names[example.predicted]} {example.probability:.2f}"
         title = guess if example.right else f"{guess}\n(true: {class_names[example.target]})"
         grid[0, i].set_title(title, fontsize=8, color="green" if example.right else "red")
-        show(grid[1, i], maps[i], cmap="gray")
-        bar = figure.colorbar(grid[1, i].images[0], ax=grid[1, i], location="bottom", pad=0.03, ticks=MaxNLocator(3))
-        bar.ax.tick_params(labelsize=6)
+        show(grid[1, i], maps[i], cmap="gray", vmin=0, vmax=1)
+        grid[1, i].set_axis_on()
+        grid[1, i].set(xticks=[], yticks=[])
+        grid[1, i].set_xlabel(f"{float(maps[i].min()):.2f} to {float(maps[i].max()):.2f}", fontsize=8)
+    figure.colorbar(grid[1, 0].images[0], ax=grid[1, :], pad=0.01, aspect=12).ax.tick_params(labelsize=7)
     return figure

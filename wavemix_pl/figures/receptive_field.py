@@ -1,8 +1,8 @@
 """Receptive fields of networks, block by block (Fig. 2): where one high pixel gets to, and what one output looks at.
 
 Paper (caption): a blank image with a single high pixel near the center, all parameters one, all biases zero; "rapid
-expansion of the receptive field as we add layers or blocks". It leaves open which models and sizes are compared, how
-high the pixel is, and what normalisation does. Here: see `unit_copy` and `networks`.
+expansion of the receptive field as we add layers or blocks". It leaves open how high the pixel is, and what
+normalisation does. Here: see `unit_copy`.
 """
 
 from __future__ import annotations
@@ -10,73 +10,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from wavemix_pl.config import WaveMixConfig
-from wavemix_pl.models.baselines import build_model
-from wavemix_pl.models.wavemix import create_model
+from wavemix_pl.figures.network import DEPTHS, SIZE, Network
 from wavemix_pl.pictures import new_figure, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DEPTHS = (1, 2, 4, 8)
-SIZE = (256, 256)  # of the images, in pixels: the middle is a corner of all cells of the wavelet pyramid
 _HIGH = 255.0
 _ADDED = ("bias", "pos_embed", "cls_token")  # parameters that are added to a map, as a bias is
 _NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 _FAINT = 1e-4  # of the largest value: what is less, but not 0, is drawn in the same color
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network of the figure.
-
-    Attributes:
-        name: To print.
-        build: Makes it, with weights of the global random generator.
-        layers: Names of its modules behind which to look, in their order.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    layers: Sequence[str]
-
-
-def networks(depths: Sequence[int] = DEPTHS, size: tuple[int, int] = SIZE) -> list[Network]:
-    """WaveMix by levels, ResNet-18, ConvMixer and ViT, each behind so many of its blocks.
-
-    Widths are small: with all weights one a receptive field does not depend on them. WaveMix has patches of 4 pixels,
-    as for ImageNet, ResNet-18 is the one of its paper, ConvMixer has its paper's kernel 9 and patch 7, ViT patches of
-    16.
-
-    Raises:
-        InputError: timm is not installed.
-    """
-
-    def wavemix(level: int) -> Network:
-        config = WaveMixConfig(dim=16, depth=max(depths), level=level, stem="patchify", patch_size=4, dropout=0.0)
-        name = f"WaveMix\n{level} levels" if level > 1 else "WaveMix-Lite\n1 level"
-        return Network(name, lambda: create_model(config, 10), layers)
-
-    def peer(name: str, variant: str, layers: Sequence[str], **arguments: object) -> Network:
-        return Network(name, lambda: build_model(variant, 10, "classification", arguments), layers)
-
-    layers = [f"blocks.{depth - 1}" for depth in depths]
-    stages = [f"layer{1 + block // 2}.{block % 2}" for block in range(8)]
-    vit = {"img_size": size, "embed_dim": 48, "num_heads": 3, "class_token": False, "global_pool": "avg"}
-    deepest = max(depths)
-    return [
-        *(wavemix(level) for level in (1, 2, 3, 4)),
-        peer("ResNet-18", "resnet18", [stages[depth - 1] for depth in depths], zero_init_last=False),
-        peer("ConvMixer\nkernel 9, patch 7", f"ConvMixer-16/{deepest}", layers, kernel_size=9, patch_size=7),
-        peer("ViT\npatch 16", "vit_tiny_patch16_224", layers, depth=deepest, **vit),
-    ]
+_COLORS, _DRAWN = 32, 128  # in so many colors, and pixels along a side: a sixth of the file that all of them would make
 
 
 def unit_copy(model: nn.Module) -> nn.Module:
@@ -258,12 +208,14 @@ def draw_receptive_fields(
 
 def _draw_field(axes: Axes, field: Tensor, size: tuple[int, int], more: str = "") -> None:
     """A map (H', W') in the pixels of its images (H, W), and below it how far it reaches."""
+    from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
     factor = size[0] // field.shape[0]
     bounds = (0, factor * field.shape[1], factor * field.shape[0], 0)
-    shown = torch.where(field > 0, field, torch.nan)
-    show(axes, shown.float(), cmap="viridis", norm=LogNorm(_FAINT, 1, clip=True), extent=bounds)
+    means = nn.functional.avg_pool2d(field[None], math.ceil(max(field.shape) / _DRAWN), ceil_mode=True)[0]
+    shown = means.where(means > 0, torch.nan).float()
+    show(axes, shown, cmap=colormaps["viridis"].resampled(_COLORS), norm=LogNorm(_FAINT, 1, clip=True), extent=bounds)
     axes.set_axis_on()
     axes.set(xticks=[], yticks=[], xlim=(0, size[1]), ylim=(size[0], 0))
     rows, columns = (factor * side for side in reach(field))

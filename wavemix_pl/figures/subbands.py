@@ -71,19 +71,20 @@ def draw_subbands(image: Tensor, level: int = 3, wavelet: str = "haar") -> Figur
     """
     pyramid = subbands(image, level, wavelet)
     height, width = image.shape[-2:]
-    side = 1.7
-    figure = new_figure(side * (4 + level) + 0.3, (side * height / width + 0.25) * level + 0.5)
+    row, title = 1.7 * height / width, 0.25  # inches
+    left = (level * row + (level - 1) * title) * width / height  # as high as all levels together
+    figure = new_figure(left + 4 * 1.75 + 0.1, level * (row + title) + 0.35)
     figure.suptitle(f"Sub-bands ({wavelet.capitalize()}), and their share of the photograph's energy", fontsize=10)
-    cells = figure.add_gridspec(level, 4 + level)
-    whole = figure.add_subplot(cells[:, :level])
+    cells = figure.add_gridspec(level, 5, width_ratios=[left, *4 * [1.7]])
+    whole = figure.add_subplot(cells[:, 0])
     show(whole, image)
-    whole.set_title(f"photograph, {height}x{width}", fontsize=9)
+    whole.set_title(f"photograph, {height}x{width}", fontsize=8, pad=3)
     energy = float(image.double().square().sum())
     for i, bands in enumerate(pyramid):
         details = torch.stack([bands[name] for name in NAMES[1:]])
         scale = float(details.abs().flatten().quantile(0.99)) if details.numel() < 2**24 else float(details.abs().max())
         for j, name in enumerate(NAMES):
-            axes = figure.add_subplot(cells[i, level + j])
+            axes = figure.add_subplot(cells[i, 1 + j])
             band = bands[name]
             low, high = (0.0, 2.0 ** (i + 1)) if name == "LL" else (-scale, scale)
             show(axes, band, cmap="gray", vmin=low, vmax=max(high, 1e-6))

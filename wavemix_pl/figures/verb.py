@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from wavemix_pl.errors import InputError
-from wavemix_pl.figures import energy, occlusion, receptive_field, segmentation
+from wavemix_pl.export_source import read_source
+from wavemix_pl.figures import energy, network, occlusion, overview, receptive_field, segmentation
 from wavemix_pl.figures.given import LEVELS, Given, read_given
 from wavemix_pl.figures.subbands import draw_subbands
 from wavemix_pl.parser import Parser
@@ -22,17 +24,18 @@ if TYPE_CHECKING:
 
 Format = Literal["png", "svg"]
 _ACCURACY = (4, 10, 11)  # tables with accuracies and parameters
+_SHIPPED = "fashion-mnist/wavemix-lite-8-5"
 Named = Iterator[tuple[str, "Figure"]]
 
 
 def _receptive_field(given: Given) -> Named:
-    networks = receptive_field.networks()
+    networks = network.networks()
     impulses, gradients = [], []
-    for network in networks:
-        unit = receptive_field.unit_copy(network.build())
-        impulses.append(receptive_field.impulse_responses(unit, network.layers, receptive_field.SIZE))
-        gradients.append(receptive_field.random_gradient_fields(network, seed=given.seed))
-    names = [network.name for network in networks]
+    for one in networks:
+        unit = receptive_field.unit_copy(one.build())
+        impulses.append(receptive_field.impulse_responses(unit, one.layers, network.SIZE))
+        gradients.append(receptive_field.random_gradient_fields(one, seed=given.seed))
+    names = [one.name for one in networks]
     yield "receptive-field", receptive_field.draw_receptive_fields(names, impulses, gradients)
 
 
@@ -88,6 +91,23 @@ def _accuracy(given: Given) -> Named:
             yield re.sub("[^a-z0-9]+", "-", words).strip("-"), plot.figure
 
 
+def _overview(given: Given) -> Named:
+    source = read_source(_SHIPPED)
+    module, batches = replace(given, data=None).test_images(source, batch_size=16)
+    images, targets = next(batches)
+    with torch.no_grad():
+        found, predicted = source.model(images).softmax(1).max(1)
+    facts = zip(images, targets.tolist(), predicted.tolist(), found.tolist(), strict=True)
+    examples = [occlusion.Example(*fact) for fact in facts]
+    fields = {one.name: receptive_field.random_gradient_fields(one, draws=1) for one in network.networks((1,))[:4]}
+    reaches = {name.replace("\n", ", "): receptive_field.reach(field)[0] for name, (field,) in fields.items()}
+    params = sum(parameter.numel() for parameter in source.model.parameters())
+    model = f"{source.model.config.notation}, {params:,} parameters,"
+    shown = denormalize(images, module.preprocessing)
+    photo = overview.middle(given.photograph)
+    yield "overview", overview.draw_overview(photo, reaches, examples, shown, module.class_names, model)
+
+
 # name -> what it is, and what draws it
 FIGURES: dict[str, tuple[str, Callable[[Given], Named]]] = {
     "receptive-field": ("Fig. 2: WaveMix by blocks and levels beside ResNet, ConvMixer, ViT", _receptive_field),
@@ -96,6 +116,7 @@ FIGURES: dict[str, tuple[str, Callable[[Given], Named]]] = {
     "subbands": ("the sub-bands of a photograph, level by level", _subbands),
     "energy": ("energy compaction of Haar, Fourier and random filters; with a model, on its maps", _energy),
     "accuracy": ("accuracy against parameters: Tables 4, 10, 11", _accuracy),
+    "overview": ("the README's picture: the transform, how far a block sees, predictions", _overview),
 }
 
 

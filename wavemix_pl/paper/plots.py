@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from wavemix_pl.pictures import inline_svg, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_GREY = "#888888"  # readable on light and on dark
-_LETTERS = 7  # size of names, in points
+_INK = "#3c4043"  # of all that is no point; on a page, the color of its text
+_LETTERS = 8  # size of names, in points
 _KINDS = {"WaveMix": "#1f77b4", "others": "#d9772b"}
 # table, column across, its name, scale
 _PLOTS = (
@@ -33,7 +34,7 @@ class Plot:
         table: Number of the table.
         group: Of its rows, such as a data set; None where the table has none.
         across: The column across.
-        caption: In a sentence or two.
+        caption: The table's name, the group and the title.
         figure: Top-1 accuracy against that column.
     """
 
@@ -56,16 +57,16 @@ def plots(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> Iterator[Pl
             continue
         table, compared = tables[number]
         for group in dict.fromkeys(entry.row.group for entry in compared):
-            caption = f"{name_of(number)}{f', {group}' if group else ''}: {table.title}. "
-            caption += "Circles: the paper's numbers; filled: ours."
+            caption = f"{name_of(number)}{f', {group}' if group else ''}: {table.title}"
             figure = _draw([entry for entry in compared if entry.row.group == group], across, label, scale)
             yield Plot(number, group, across, caption, figure)
 
 
-def tradeoffs(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> Iterator[tuple[str, str]]:
-    """The plots for a page, as (caption, SVG)."""
+def tradeoffs(everything: Iterable[tuple[Table, Sequence[Compared]]]) -> Iterator[tuple[int | str, str, str]]:
+    """The plots for a page, light or dark, as (table, caption, SVG)."""
     for plot in plots(everything):
-        yield plot.caption, inline_svg(plot.figure)
+        svg = inline_svg(plot.figure).replace(_INK, "currentColor")
+        yield plot.table, plot.caption, re.sub(r' id="[a-zA-Z.0-9]+_\d+"', "", svg)  # numbers begin anew in each plot
 
 
 def _draw(compared: Sequence[Compared], across: str, label: str, scale: float) -> Figure:
@@ -94,38 +95,40 @@ def _style(axes: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(colors=_GREY, which="both")
+    axes.tick_params(colors=_INK, which="both")
     for part in (axes.xaxis.label, axes.yaxis.label):
-        part.set_color(_GREY)
+        part.set_color(_INK)
     for spine in axes.spines.values():
-        spine.set_color(_GREY)
+        spine.set_color(_INK)
     for kind, color in _KINDS.items():
         axes.plot([], [], "s", color=color, label=kind)
-    axes.plot([], [], "o", color=_GREY, fillstyle="none", label="the paper's number")
-    axes.plot([], [], "o", color=_GREY, label="ours")
-    axes.legend(labelcolor=_GREY, frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.plot([], [], "o", color=_INK, fillstyle="none", label="the paper's number")
+    axes.plot([], [], "o", color=_INK, label="ours")
+    axes.legend(labelcolor=_INK, frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _name(axes: Any, places: Mapping[tuple[float, float], str]) -> None:
-    """Writes names beside their points: on the side where they cover neither a point, a name nor the frame."""
+    """Writes names beside their points, where they cover no point, name or frame; far ones with a line."""
     box = axes.get_window_extent()
     per_point = axes.figure.dpi / 72
     points = {place: axes.transData.transform(place) / per_point for place in places}
-    left, right = box.x0 / per_point, box.x1 / per_point
-    taken = [(x - 4, x + 4, y - 4, y + 4) for x, y in points.values()]
+    left, right, bottom, top = (side / per_point for side in (box.x0, box.x1, box.y0, box.y1))
+    taken = [(x - 5, x + 5, y - 5, y + 5) for x, y in points.values()]
     for place, (x, y) in sorted(points.items(), key=lambda item: -item[1][1]):
-        length = 0.56 * _LETTERS * len(places[place])
+        length = 0.58 * _LETTERS * len(places[place])
         choices = []
-        for side, start in (("left", x + 6), ("right", x - 6 - length)):
-            for rise in (3, -8, 12, -17):
-                area = (start, start + length, y + rise, y + rise + _LETTERS)
-                beyond = max(0.0, left - area[0]) + max(0.0, area[1] - right)
-                choices.append((beyond + sum(_shared(area, other) for other in taken), abs(rise), side, rise, area))
+        for side, start in (("left", x + 7), ("right", x - 7 - length)):
+            for rise in (2, -8, 12, -18, 22, -28, 32, -38):
+                area = (start, start + length, y + rise - 1, y + rise + _LETTERS + 1)
+                beyond = max(0.0, left - area[0], area[1] - right) + max(0.0, bottom - area[2], area[3] - top)
+                cost = _LETTERS * beyond + sum(_shared(area, other) for other in taken)
+                choices.append((cost, abs(rise), side, rise, area))
         _, _, side, rise, area = min(choices)
         taken.append(area)
-        offset = (6 if side == "left" else -6, rise)
-        text = {"xytext": offset, "textcoords": "offset points", "ha": side, "fontsize": _LETTERS, "color": _GREY}
-        axes.annotate(places[place], place, annotation_clip=False, **text)
+        text = {"xytext": (7 if side == "left" else -7, rise), "textcoords": "offset points", "ha": side}
+        line = {"arrowstyle": "-", "color": _INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        far = {"arrowprops": line | {"relpos": (float(side == "right"), 0.5)}} if abs(rise) > _LETTERS else {}
+        axes.annotate(places[place], place, annotation_clip=False, fontsize=_LETTERS, color=_INK, **text, **far)
 
 
 def _shared(one: Sequence[float], other: Sequence[float]) -> float:

@@ -14,22 +14,32 @@ from wavemix_pl.paper.claims import claims_grid, judge
 from wavemix_pl.paper.comparison import Compared, compare
 from wavemix_pl.paper.plots import tradeoffs
 from wavemix_pl.paper.results import Ledger, Result
-from wavemix_pl.paper.rows import Table, name_of
+from wavemix_pl.paper.rows import Table, name_of, stem_of
 from wavemix_pl.paper.tables import as_markdown, columns, headings, markdown_table, remarks, shown, shown_ours
 from wavemix_pl.parser import Parser
 
 _BEGIN, _END = "<!-- results: begin, written by 'wavemix-pl report --readme' -->", "<!-- results: end -->"
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --link: light-dark(#0550ae, #79b8ff); }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0 2.5rem; font-size: .9rem; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: left; vertical-align: top; }
-th { border-bottom-width: 2px; } td.number { text-align: right; white-space: nowrap; }
-tr:hover td { background: var(--soft); } tr:target td { background: #fc03; }
-td.remark { font-size: .85em; opacity: .75; max-width: 28rem; } .missing { opacity: .4; } .wrong { color: #c33; }
-a { color: var(--link); } figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
-figcaption { font-size: .9rem; opacity: .75; }
+:root { color-scheme: light dark; --page: #fff; --ink: #1b1f24; --muted: #59636e; --line: #d0d7de; --soft: #f3f5f7;
+  --target: #fff3c4; --link: #0550ae; --good: #116329; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --page: #14171c; --ink: #e6e9ec; --muted: #a3adb8; --line: #3a424c;
+  --soft: #1e232a; --target: #4a3b05; --link: #79b8ff; --good: #6fd58a; --bad: #ff8f85; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem;
+  background: var(--page); color: var(--ink); overflow-wrap: break-word; }
+h1, h2 { line-height: 1.25; } h2 { margin-top: 3rem; }
+table, figure { display: block; overflow-x: auto; margin: 1rem 0 2rem; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
+th { border-bottom-width: 2px; } td { white-space: nowrap; } .number { text-align: right; }
+tr:hover td { background: var(--soft); } tr:target td { background: var(--target); }
+td.remark { font-size: .85em; max-width: 28rem; white-space: normal; } td.remark:not(:empty) { min-width: 11rem; }
+@media (max-width: 40rem) { td:not(.number) { white-space: normal; min-width: 6rem; }
+  #runs ~ table td { white-space: nowrap; min-width: 0; } }
+figure svg { display: block; width: 100%; min-width: 40rem; max-width: 48rem; height: auto; }
+.remark, .missing, figcaption { color: var(--muted); } .good { color: var(--good); } .bad { color: var(--bad); }
+a { color: var(--link); } nav a { margin-right: .75rem; white-space: nowrap; display: inline-block; }
 """.strip()
+_KINDS = {"holds": "good", "does not hold": "bad", "not measured": "missing", "-": "missing"}  # of a claim's cells
 
 
 def summary(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> str:
@@ -61,9 +71,16 @@ def as_html(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> str:
     """One page that needs no other file."""
     results = _all_results(everything)
     numbers = {id(result): f"r{place}" for place, result in enumerate(results, start=1)}
-    parts = [f"<figure>{svg}<figcaption>{escape(text)}</figcaption></figure>" for text, svg in tradeoffs(everything)]
+    plots = list(tradeoffs(everything))
+    places = {stem_of(table.table): name_of(table.table) for table, _ in everything} | {"runs": "Runs"}
+    parts = ["<nav>" + "".join(f'<a href="#{place}">{name}</a>' for place, name in places.items()) + "</nav>"]
     for table, compared in everything:
-        parts.append(f"<h2>{name_of(table.table)}. {escape(table.title)}</h2>")
+        parts.append(f'<h2 id="{stem_of(table.table)}">{name_of(table.table)}. {escape(table.title)}</h2>')
+        parts += [
+            f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+            for of_table, caption, svg in plots
+            if of_table == table.table
+        ]
         parts.append(_html_table(table, compared, numbers))
     parts.append(_html_provenance(results))
     return (
@@ -93,23 +110,34 @@ def _place(result: Result) -> tuple[str, int]:
 
 def _html_table(table: Table, compared: Sequence[Compared], numbers: dict[int, str]) -> str:
     grouped = any(row.group for row in table.rows)
-    rows = [_html_row("th", headings(table))]
+    names = headings(table)
+    numeric = range(len(names) - 1 - len(columns(table)), len(names) - 1)  # the last column is that of remarks
+    rows = [_html_row(_html_cell("th", name, "number" * (i in numeric)) for i, name in enumerate(names))]
     for entry in compared:
-        cells = [f"<td>{escape(entry.row.group or '')}</td>"] * grouped
-        cells.append(f"<td>{escape(entry.row.row)}{'*' * bool(entry.row.star)}</td>")
+        cells = [_html_cell("td", entry.row.group or "")] * grouped
+        cells.append(_html_cell("td", entry.row.row + "*" * bool(entry.row.star)))
         for metric, ours in columns(table):
-            printed = f'<td class="number">{shown(entry.row.paper.get(metric), metric)}</td>'
+            printed = _html_cell("td", shown(entry.row.paper.get(metric), metric), "number")
             cells.append(_html_ours(entry, metric, numbers) if ours else printed)
-        rows.append("<tr>" + "".join(cells) + f'<td class="remark">{escape(remarks(entry))}</td></tr>')
-    parts = [rows]
-    if table.claims:
-        heads, lines = claims_grid(judge(table, compared))
-        parts.append([_html_row("th", heads), *(_html_row("td", line) for line in lines)])
-    return "\n".join("<table>\n" + "\n".join(part) + "\n</table>" for part in parts)
+        rows.append(_html_row([*cells, _html_cell("td", remarks(entry), "remark")]))
+    claims = [_html_claims(table, compared)] if table.claims else []
+    return "\n".join([f"<table>\n{''.join(rows)}</table>", *claims])
 
 
-def _html_row(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _html_claims(table: Table, compared: Sequence[Compared]) -> str:
+    names, lines = claims_grid(judge(table, compared))
+    rows = [_html_row(_html_cell("th", name) for name in names)]
+    rows += [_html_row(_html_cell("td", cell, _KINDS.get(cell, "")) for cell in line) for line in lines]
+    return f"<table>\n{''.join(rows)}</table>"
+
+
+def _html_cell(tag: str, text: str, kind: str = "") -> str:
+    return f'<{tag} class="{kind}">{escape(text)}</{tag}>' if kind else f"<{tag}>{escape(text)}</{tag}>"
+
+
+def _html_row(cells: Iterable[str], place: str = "") -> str:
+    attribute = f' id="{place}"' if place else ""
+    return f"<tr{attribute}>{''.join(cells)}</tr>\n"
 
 
 def _html_ours(entry: Compared, metric: str, numbers: dict[int, str]) -> str:
@@ -118,19 +146,19 @@ def _html_ours(entry: Compared, metric: str, numbers: dict[int, str]) -> str:
         results = entry.measured[metric].results
         best = max(results, key=lambda result: result.value == entry.measured[metric].value)
         text = f'<a href="#{numbers[id(best)]}">{text}</a>'
-    kind = "missing" if text == "-" else "wrong" if metric == "params" and entry.agrees is False else ""
-    return f'<td class="number {kind}">{text}</td>'
+    kind = " missing" if text == "-" else " bad" if metric == "params" and entry.agrees is False else ""
+    return f'<td class="number{kind}">{text}</td>'
 
 
 def _html_provenance(results: Sequence[Result]) -> str:
+    title = '<h2 id="runs">Runs</h2>\n'
     if not results:
-        return "<h2>Runs</h2>\n<p>None is recorded yet.</p>"
+        return title + "<p>None is recorded yet.</p>"
     names = [column.name for column in fields(Result) if column.name != "run"]
-    rows = [_html_row("th", (name.replace("_", " ") for name in names))]
+    rows = [_html_row(_html_cell("th", name.replace("_", " ")) for name in names)]
     for number, result in enumerate(results, start=1):
-        cells = "".join(f"<td>{escape(str(getattr(result, name)))}</td>" for name in names)
-        rows.append(f'<tr id="r{number}">{cells}</tr>')
-    return "<h2>Runs</h2>\n<table>\n" + "\n".join(rows) + "\n</table>"
+        rows.append(_html_row((_html_cell("td", str(getattr(result, name))) for name in names), f"r{number}"))
+    return f"{title}<table>\n{''.join(rows)}</table>"
 
 
 def update_readme(path: Path, text: str) -> None:
