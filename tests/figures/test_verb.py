@@ -91,8 +91,8 @@ def test_same_figure_same_file(run: Run, photo: Path) -> None:
 def test_without_names_what_lacks_something_is_left_out(
     run: Run, monkeypatch: pytest.MonkeyPatch, photo: Path, classifier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for slow in ("receptive-field", "accuracy", "overview"):
-        monkeypatch.delitem(FIGURES, slow)
+    for other in ("receptive-field", "accuracy", "overview", "learning-curves", "confusion"):
+        monkeypatch.delitem(FIGURES, other)
     assert run("figures", "--image", photo, "--format", "svg") == 0
     segmentation, occlusion, *others = capsys.readouterr().out.splitlines()
     assert segmentation.startswith("left out: segmentation: needs a trained segmenter: pass --ckpt_path=")

@@ -70,7 +70,7 @@ def test_report(run: Run, copy: Path) -> None:
     text = Path("runs/report/tables.html").read_text()
     page = Page(text)
     assert not page.fetched
-    assert page.counts["svg"] == 3 + len({row.group for row in load_tables()["11"].rows})
+    assert page.counts["svg"] == 4 + len({row.group for row in load_tables()["11"].rows})
     tables = load_tables().values()
     assert page.counts["table"] == len(tables) + sum(bool(table.claims) for table in tables) + 1
     assert {link for link in page.links if re.fullmatch(r"#r\d+", link)} == {"#r2"}  # the best of both

@@ -1,6 +1,7 @@
 """The paper's figures from our models: what is computed, as tensors, and how it is drawn, as matplotlib's Figures."""
 
 from wavemix_pl.figures.energy import compaction, curves, draw_energy, learned_maps
+from wavemix_pl.figures.learning_curves import draw_learning_curves, read_curves
 from wavemix_pl.figures.network import networks
 from wavemix_pl.figures.occlusion import draw_occlusion, find_examples, occlusion_map
 from wavemix_pl.figures.receptive_field import (
@@ -18,6 +19,7 @@ __all__ = [
     "compaction",
     "curves",
     "draw_energy",
+    "draw_learning_curves",
     "draw_occlusion",
     "draw_receptive_fields",
     "draw_segmentation",
@@ -31,6 +33,7 @@ __all__ = [
     "photograph",
     "random_gradient_fields",
     "reach",
+    "read_curves",
     "segment_images",
     "subbands",
     "unit_copy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -53,6 +54,18 @@ class Given:
                 f"needs a trained {_KINDS[task]}, and {self.called} holds a {_KINDS[self.source.model.task]}: {how}"
             )
         return self.source
+
+    @property
+    def run(self) -> Path:
+        """Directory of the run whose checkpoint was given.
+
+        Raises:
+            InputError: It is not known.
+        """
+        folder = Path(self.called).parent
+        if self.source is None or folder.name != "checkpoints":
+            raise InputError("needs the checkpoint of a run: pass --ckpt_path=RUN/checkpoints/best.ckpt")
+        return folder.parent
 
     def test_images(self, source: Source, batch_size: int) -> tuple[ImageDataModule, Iterator[tuple[Tensor, Tensor]]]:
         """The data of a model, and batches of its test images, normalised, with their targets.

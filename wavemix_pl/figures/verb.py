@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
+from torchmetrics import ConfusionMatrix
 
 from wavemix_pl.errors import InputError
 from wavemix_pl.export_source import read_source
-from wavemix_pl.figures import energy, network, occlusion, overview, receptive_field, segmentation
+from wavemix_pl.figures import energy, learning_curves, network, occlusion, overview, receptive_field, segmentation
 from wavemix_pl.figures.given import LEVELS, Given, read_given
 from wavemix_pl.figures.subbands import draw_subbands
 from wavemix_pl.parser import Parser
-from wavemix_pl.pictures import denormalize, new_figure, rendered
+from wavemix_pl.pictures import denormalize, draw_confusion, new_figure, rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Format = Literal["png", "svg"]
-_ACCURACY = (4, 10, 11)  # tables with accuracies and parameters
+_ACCURACY = (4, 10, 11, "fashion-frontier")  # tables with accuracies and parameters
 _SHIPPED = "fashion-mnist/wavemix-lite-8-5"
 Named = Iterator[tuple[str, "Figure"]]
 
@@ -76,6 +77,21 @@ def _energy(given: Given) -> Named:
     yield "energy", energy.draw_energy(panels)
 
 
+def _learning_curves(given: Given) -> Named:
+    curves = learning_curves.read_curves(given.run)
+    yield "learning-curves", learning_curves.draw_learning_curves(curves, learning_curves.switch_of(given.run))
+
+
+def _confusion(given: Given) -> Named:
+    source = given.trained("classification")
+    module, batches = given.test_images(source, batch_size=256)
+    counts = ConfusionMatrix(task="multiclass", num_classes=module.num_classes)
+    with torch.no_grad():
+        for images, targets in batches:
+            counts.update(source.model(images), targets)
+    yield "confusion", draw_confusion(counts.compute(), module.class_names)
+
+
 def _accuracy(given: Given) -> Named:
     from wavemix_pl.paper.catalog import experiments_folder, load_tables
     from wavemix_pl.paper.comparison import compare
@@ -115,7 +131,9 @@ FIGURES: dict[str, tuple[str, Callable[[Given], Named]]] = {
     "occlusion": ("Fig. 5: what a trained classifier's decisions rest on", _occlusion),
     "subbands": ("the sub-bands of a photograph, level by level", _subbands),
     "energy": ("energy compaction of Haar, Fourier and random filters; with a model, on its maps", _energy),
-    "accuracy": ("accuracy against parameters: Tables 4, 10, 11", _accuracy),
+    "learning-curves": ("loss and score of a run, epoch by epoch", _learning_curves),
+    "confusion": ("which classes of the test images a trained classifier takes for which", _confusion),
+    "accuracy": ("accuracy against parameters: Tables 4, 10, 11, fashion-frontier", _accuracy),
     "overview": ("the README's picture: the transform, how far a block sees, predictions", _overview),
 }
 

@@ -23,6 +23,7 @@ _PLOTS = (
     (10, "params", "parameters, millions", 1e-6),
     (10, "test_images_per_s", "inference, images/s", 1.0),
     (11, "params", "parameters, millions", 1e-6),
+    ("fashion-frontier", "params", "parameters", 1.0),
 )
 
 
@@ -73,19 +74,23 @@ def _draw(compared: Sequence[Compared], across: str, label: str, scale: float) -
     axes: Any
     figure = new_figure(8, 4.7)
     axes = figure.subplots()
-    printed: dict[tuple[float, float], str] = {}
+    places: dict[tuple[float, float], str] = {}
     for entry in compared:
         color = _KINDS["WaveMix" if entry.row.row.casefold().startswith("wavemix") else "others"]
         paper, x, y = entry.row.paper, entry.ours(across), entry.ours("acc1")
         if across in paper and "acc1" in paper:
             place = (scale * paper[across], paper["acc1"])
             axes.plot(*place, "o", color=color, fillstyle="none")
-            printed[place] = entry.row.row
+            places[place] = entry.row.row
         if x is not None and y is not None:
             axes.plot(scale * x, y, "o", color=color)
+            of_seeds = [result.value for result in entry.measured["acc1"].results]
+            axes.vlines(scale * x, min(of_seeds), max(of_seeds), color=color, linewidth=1)
+            if not paper:
+                places[scale * x, y] = entry.row.row
     axes.set(xscale="log", xlabel=label, ylabel="top-1, %")
     _style(axes)
-    _name(axes, printed)
+    _name(axes, places)
     return figure
 
 
@@ -103,7 +108,7 @@ def _style(axes: Any) -> None:
     for kind, color in _KINDS.items():
         axes.plot([], [], "s", color=color, label=kind)
     axes.plot([], [], "o", color=_INK, fillstyle="none", label="the paper's number")
-    axes.plot([], [], "o", color=_INK, label="ours")
+    axes.plot([], [], "o", color=_INK, label="ours, best seed, and how far others lie below")
     axes.legend(labelcolor=_INK, frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
 
 
