@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
 
 from wavemix_pl.errors import InputError
 
@@ -34,10 +35,10 @@ class CNN(nn.Sequential):
         layers: list[nn.Module] = []
         for place in range(depth):
             if place == 0 or not separable:
-                layers.append(Conv2dNormActivation(dim if place else in_channels, dim))
+                layers.append(_convolution(dim if place else in_channels, dim))
             else:
-                layers.append(Conv2dNormActivation(dim, dim, groups=dim))
-                layers.append(Conv2dNormActivation(dim, dim, kernel_size=1))
+                layers.append(_convolution(dim, dim, groups=dim))
+                layers.append(_convolution(dim, dim, kernel_size=1))
             if place < 2:
                 layers.append(nn.MaxPool2d(2))
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(dim, num_classes))
@@ -75,5 +76,13 @@ class UNet(nn.Module):
         return logits[..., :height, :width]
 
 
+def _convolution(before: int, after: int, **options: Any) -> nn.Module:
+    """Convolution, batch norm, ReLU."""
+    from torchvision.ops import Conv2dNormActivation  # takes a second, which is too long for counting parameters
+
+    layers: nn.Module = Conv2dNormActivation(before, after, **options)
+    return layers
+
+
 def _two(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(Conv2dNormActivation(before, after), Conv2dNormActivation(after, after))
+    return nn.Sequential(_convolution(before, after), _convolution(after, after))
