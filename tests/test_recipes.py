@@ -75,7 +75,8 @@ def test_every_recipe_runs(run: Run, recipe: str, backbone: Any) -> None:
     write_cityscapes(Path("cityscapes"))
     few: tuple[str, ...] = SMALL_FINE_TUNING if recipe in ("fine-tuning.yaml", "linear-probe.yaml") else ()
     few = SMALL_CITYSCAPES if "cityscapes.yaml" in (recipe, ON_TOP_OF.get(recipe)) else few
-    few = ("--data.scenes=20",) if "fashion-scenes.yaml" in (recipe, ON_TOP_OF.get(recipe)) else few
+    scenes = {"fashion-scenes.yaml", "quickstart-segmentation.yaml"} & {recipe, ON_TOP_OF.get(recipe)}
+    few = ("--data.scenes=20",) if scenes else few
     few = ONE_CPU if recipe in ("several-gpus.yaml", "many-nodes.yaml", "fsdp.yaml") else few
     assert run("fit", *stack(recipe), "--trainer.fast_dev_run=1", "--data.batch_size=2", *few) == 0
 

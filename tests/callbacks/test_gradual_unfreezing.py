@@ -90,6 +90,7 @@ def test_numbers_do_not_depend_on_the_execution(data_root: Path) -> None:
         torch.testing.assert_close(state, states[0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile notices what is unfrozen."""
     compile = torch.nn.Module.compile

@@ -268,7 +268,9 @@ def test_state_dict_round_trip(mixer: str) -> None:
     assert torch.equal(other(images), model(images))
 
 
-@pytest.mark.parametrize("mixer", IN_PLACE_OF_DWT)
+@pytest.mark.parametrize(
+    "mixer", [mixer if mixer == "dft" else pytest.param(mixer, marks=pytest.mark.slow) for mixer in IN_PLACE_OF_DWT]
+)
 def test_torch_compile_has_no_graph_breaks(mixer: str) -> None:
     model = small_model(mixer).double().train()
     expected = deepcopy(model)

@@ -135,7 +135,7 @@ def test_all_is_there_and_readable(browser: Any, page: str, scheme: str, width: 
 def test_every_picture_is_drawn(browser: Any, page: str) -> None:
     show(browser, page, "light", WIDTHS[0])
     pictures = browser.execute_script(PICTURES)
-    assert len(pictures) == 6
+    assert len(pictures) == 7
     assert all(own > 0 and drawn > 500 and texts > 10 for own, drawn, texts in pictures)
     found, broken = browser.execute_script(REFERENCES)
     assert len(found) > 100

@@ -242,8 +242,8 @@ def test_arguments_are_divided() -> None:
         ("4", "ResNet-18"),
         ("4.3", "ConvMixer"),
         ("5", "WaveMix-Lite-8/10"),
-        ("7", "WaveMix-192/16 (level 3)"),
-        ("14", "3"),
+        pytest.param("7", "WaveMix-192/16 (level 3)", marks=pytest.mark.slow),
+        pytest.param("14", "3", marks=pytest.mark.slow),
     ],
 )
 def test_smoke(run: Run, copy: Path, capsys: pytest.CaptureFixture[str], table: str, label: str) -> None:
