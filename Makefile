@@ -1,5 +1,6 @@
 # make quickstart   sets up .venv, trains a small model on the images that come with the package, shows what came out
 # make quickstart-segmentation   the same for segmentation
+# make reproduce-fashion   trains Table 5's Fashion-MNIST row again, three seeds (hours), and records what came out
 # make notebooks    sets up .venv for the notebooks, and says how to open them
 # make test         the same set-up with what the tests need, then the tests
 # make check        formatting, lint and types
@@ -7,15 +8,17 @@
 # make gpu-test     what only a GPU can show; all other tests run on the CPU
 # make crash-test   of these, runs that are killed at random moments and must end as if they had never stopped
 #
+# REPRODUCE_FLAGS='--seeds 1 --trainer.precision=bf16-mixed' goes to `wavemix-pl reproduce`.
 # PYTHON=python3.12 chooses the interpreter for .venv; VENV_FLAGS=--system-site-packages lets .venv use packages that are
 # installed already, such as a CPU build of torch.
 
 PYTHON ?= python3
 VENV_FLAGS ?=
+REPRODUCE_FLAGS ?= --data.download=true
 BIN := .venv/bin
 FASTER := OMP_NUM_THREADS=1# one thread for each of the two test processes
 
-.PHONY: quickstart quickstart-segmentation notebooks test slow-test gpu-test crash-test check clean
+.PHONY: quickstart quickstart-segmentation reproduce-fashion notebooks test slow-test gpu-test crash-test check clean
 
 quickstart: .venv/plots
 	rm -rf runs/quickstart
@@ -27,6 +30,10 @@ quickstart-segmentation: .venv/plots
 	$(BIN)/wavemix-pl fit --config experiments/recipes/quickstart-segmentation.yaml
 	$(BIN)/wavemix-pl test --config experiments/recipes/quickstart-segmentation.yaml \
 		--ckpt_path=runs/quickstart-segmentation/checkpoints/best.ckpt
+
+reproduce-fashion: .venv/plots
+	$(BIN)/wavemix-pl reproduce 5 --group "Fashion MNIST" --row WaveMix-Lite-8/5 --stage train --again $(REPRODUCE_FLAGS)
+	$(BIN)/wavemix-pl report --readme README.md
 
 notebooks: .venv/notebooks
 	@echo "Open notebooks/ in VS Code with the interpreter $(BIN)/python, or in a browser:"

@@ -130,8 +130,17 @@ def test_from_command_to_recorded_number(
         assert first[field]
     capsys.readouterr()
     assert run(*command) == 0
-    assert capsys.readouterr().out.count("recorded already") == 2
+    assert capsys.readouterr().out.count("recorded already; remove runs/table05/") == 2
+    assert run(*command, "--again") == 0
     assert len(recorded(copy)) == 2
+    shutil.rmtree(copy / second["run"])
+    assert run(*command) == 0
+    assert "seed 1: recorded already; --again repeats it" in capsys.readouterr().out
+    assert run(*command, "--again") == 0
+    *_, repeated = recorded(copy)
+    assert len(recorded(copy)) == 3
+    assert (repeated["seed"], repeated["value"]) == ("1", second["value"])
+    capsys.readouterr()
     # it is no number of the row as it is
     assert run("tables", "5", "--json") == 0
     entry = json.loads(capsys.readouterr().out)[1]

@@ -29,6 +29,7 @@ class Plan:
         runs: Folder of the runs.
         benchmark_flags: For `wavemix-pl benchmark`.
         accept_generated: Whether numbers on generated images are recorded.
+        again: Whether what is recorded, but whose run is not in `runs`, is trained and recorded once more.
     """
 
     recipe: tuple[str, ...] | None = None
@@ -37,6 +38,7 @@ class Plan:
     runs: Path = Path("runs")
     benchmark_flags: tuple[str, ...] = ()
     accept_generated: bool = False
+    again: bool = False
 
     @property
     def changes(self) -> str:

@@ -41,19 +41,21 @@ class Runner:
     say: Callable[[str], None] = print
 
     def train(self, row: Row, seed: int) -> None:
-        """Trains and tests a row with a seed, and records its numbers; not what is recorded already."""
+        """Trains and tests a row with a seed, and records its numbers; what is recorded already only for `again`."""
         file, plan = results_file(self.plan.experiments, row.table), self.plan
         recipe, changes = "+".join(plan.recipe_of(row)), plan.changes
         done = ((result.recipe, result.flags, result.seed) for result in Ledger(plan.experiments).of(row))
-        if (recipe, changes, str(seed)) in done:
-            self.say(f"{row}, seed {seed}: recorded already")
+        directory = plan.directory(row, seed)
+        report = directory / "resources.json"  # written when a run is complete
+        if (recipe, changes, str(seed)) in done and (report.exists() or not plan.again):
+            again = f"remove {directory} to repeat it" if report.exists() else "--again repeats it"
+            self.say(f"{row}, seed {seed}: recorded already; {again}")
             return
         if row.backbone:
             resolve(row.backbone)  # fetched, or refused, before anything runs
-        directory = plan.directory(row, seed)
         lock = lock_directory(directory, ".reproduce.lock")
         try:
-            if not (directory / "resources.json").exists():
+            if not report.exists():
                 self._run(fit_command(row, seed, plan))
             self._run(test_command(row, seed, plan))
             results = _of_training(row, seed, plan, directory)
@@ -156,8 +158,8 @@ def run(arguments: list[str]) -> None:
     parser = Parser(
         prog="wavemix-pl reproduce",
         description="Trains, tests and measures rows of a table, and records the numbers in experiments/results. What "
-        "is recorded is skipped, what was interrupted goes on. Further options are those of 'wavemix-pl fit', such as "
-        "--trainer.precision=16-mixed or --data.root=FOLDER.",
+        "is recorded there is skipped unless --again is given, what was interrupted goes on. Further options are those "
+        "of 'wavemix-pl fit', such as --trainer.precision=16-mixed or --data.root=FOLDER.",
     )
     parser.add_argument("table", help="1 to 14, a section with numbers of its own (4.3, 4.6), or one of ours.")
     parser.add_argument("--row", help="Its label, as printed; default: all rows.")
@@ -166,6 +168,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--recipe", help="Configs in the place of the row's own, joined by '+', such as as-published.")
     parser.add_argument("--stage", default="all", help="train, benchmark (all resource columns, or name one), or all.")
     parser.add_argument("--runs", default="runs", help="Folder of the runs.")
+    parser.add_argument("--again", action="store_true", help="Also what is recorded, but whose run is not in --runs.")
     parser.add_argument("--dry-run", action="store_true", help="Print the commands, and run nothing.")
     parser.add_argument("--smoke", action="store_true", help="Every stage for one tiny step on generated data.")
     own, flags = split_arguments(arguments[1:])
@@ -178,6 +181,7 @@ def run(arguments: list[str]) -> None:
         flags=tuple(flags),
         experiments=_relative(experiments_folder()),
         runs=Path(options.runs),
+        again=options.again,
     )
     for name in {name for row in rows if row.model for name in plan.recipe_of(row)}:
         if not (file := plan.experiments / "recipes" / f"{name}.yaml").is_file():
@@ -223,7 +227,7 @@ def _commands(rows: Sequence[Row], plan: Plan, seeds: Sequence[int]) -> list[lis
 
 
 _VALUED = ("--row", "--group", "--seeds", "--recipe", "--stage", "--runs")
-_SWITCHES = ("--dry-run", "--dry_run", "--smoke", "--help", "-h")
+_SWITCHES = ("--again", "--dry-run", "--dry_run", "--smoke", "--help", "-h")
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
