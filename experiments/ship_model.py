@@ -37,6 +37,7 @@ def main(run: Path, name: str) -> None:
         + f" ({test['images']} test images)",
     }
     folder = FOLDER / name
+    (folder / "README.md").unlink(missing_ok=True)  # an older one would stay
     source.model.save_pretrained(folder, model_card_kwargs=card)
     path = folder / "config.json"
     content = {**json.loads(path.read_text()), "preprocessing": source.preprocessing, "results": results}
