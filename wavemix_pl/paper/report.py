@@ -61,9 +61,9 @@ def summary(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> str:
         title = f"{entry.row.row}{f', {entry.row.group}' if entry.row.group else ''}: {metric}"
         paper = shown(entry.row.paper.get(metric), metric)
         lines.append(f"| {name_of(entry.row.table)} | {title} | {paper} | {shown_ours(entry, metric)} | {links} |")
-    judged_claims = [judged for table, compared in everything for judged in judge(table, compared)]
-    if any(judged.difference is not None for judged in judged_claims):
-        lines += ["", markdown_table(*claims_grid(judged_claims))]
+    claims = [claim for table, compared in everything for claim in judge(table, compared)]
+    if told := [claim for claim in claims if claim.difference is not None]:
+        lines += ["", markdown_table(*claims_grid(told))]
     return "\n".join(lines)
 
 
