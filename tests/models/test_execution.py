@@ -58,6 +58,7 @@ CASES: list[dict[str, Any]] = [
     {"level": 2, "stem": "patchify"},  # its convolutions merge; so do those of the next one
     {"level": 1, "dim": 64, "stride": 2},
     {"level": 3, "task": "segmentation"},
+    {"level": 1, "dim": 48, "task": "segmentation"},  # so wide that the layers of its head merge
     {"level": 2, "upsample": "bilinear"},
     {"level": 2, "upsample": "idwt"},
     {"level": 2, "wavelet": "db2"},
@@ -201,6 +202,41 @@ def test_memory() -> None:
     assert saved["fast"] < 0.8 * saved["plain"]
     assert saved["lean"] < 0.35 * saved["plain"]
     assert saved["checkpointed"] < 0.35 * saved["plain"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_gradients_of_transposed_convolutions(dtype: torch.dtype) -> None:
+    """They are put together otherwise than torch does; in bfloat16 no less exactly."""
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(12, 8, 4, stride=2, padding=1).double()
+    x, of_out = torch.randn(3, 12, 7, 9, dtype=torch.float64), torch.randn(3, 8, 14, 18, dtype=torch.float64)
+
+    def gradients(form: Any, dtype: torch.dtype) -> Tensor:
+        leaf = x.to(dtype).clone().requires_grad_()
+        inputs = [leaf, *layer.to(dtype).parameters()]
+        return torch.cat([one.flatten() for one in torch.autograd.grad(form(leaf), inputs, of_out.to(dtype))])
+
+    exact = gradients(layer, torch.float64)
+    error, usual = (
+        float((gradients(form, dtype) - exact).norm() / exact.norm())
+        for form in (lambda leaf: fast.conv_transpose(leaf, layer), layer)
+    )
+    assert error < max(1.5 * usual, 1e-14)
+
+
+def test_merged_heads() -> None:
+    """Where there are few classes; the widest map of the plain form is then neither made nor kept."""
+    images = torch.randn(1, 3, 32, 32)
+    for classes, merged in ((5, True), (40, False)):
+        model = create_model("WaveMix-48/1 (level 1)", classes, task="segmentation").train()
+        called = []
+        model.head[2].register_forward_hook(lambda *_, called=called: called.append(True))
+        model.execution = "fast"
+        model(images).sum().backward()
+        assert not called if merged else called
+        assert all(parameter.grad is not None for parameter in model.head.parameters())
+        fused = model.fuse()
+        assert isinstance(fused.head[2], nn.Identity) == merged
 
 
 def test_two_backward_passes_of_one_graph() -> None:

@@ -1,8 +1,8 @@
-"""How stem and blocks run in training: other ways to the numbers of `wavemix.py`, faster or with less memory.
+"""How a model runs in training: other ways to the numbers of `wavemix.py`, faster or with less memory.
 
-"fast" merges the stem's convolutions, folds Haar into the convolution behind it, and saves one wide map less for the
-backward pass. "lean" keeps of a block only what enters its batch norms, and rebuilds the rest from the block's output.
-"checkpointed" keeps only what enters a block, and runs it again. In evaluation all runs as it is written in
+"fast" merges convolutions of stem and head, folds Haar into the convolution behind it, and saves one wide map less for
+the backward pass. "lean" keeps of a block only what enters its batch norms, and rebuilds the rest from the block's
+output. "checkpointed" keeps only what enters a block, and runs it again. In evaluation all runs as it is written in
 `wavemix.py`; `fused.py` is for that.
 """
 
@@ -18,10 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from wavemix_pl.models.fast import run_fast
 from wavemix_pl.models.layout import keep_layout
 from wavemix_pl.models.lean import run_lean
+from wavemix_pl.models.merged_head import run_merged_head
 from wavemix_pl.models.merged_stem import run_merged
 
 if TYPE_CHECKING:
-    from wavemix_pl.models.wavemix import PatchifyStem, StridedStem, WaveMixBlock
+    from wavemix_pl.models.wavemix import PatchifyStem, SegmentationHead, StridedStem, WaveMixBlock
 
 Execution = Literal["plain", "fast", "lean", "checkpointed"]
 
@@ -29,6 +30,11 @@ Execution = Literal["plain", "fast", "lean", "checkpointed"]
 def run_stem(stem: StridedStem | PatchifyStem, images: Tensor, execution: Execution) -> Tensor:
     """(B, C, H, W) -> (B, D, H', W')."""
     return run_merged(stem, images) if stem.training and execution in ("fast", "lean") else stem(images)
+
+
+def run_head(head: SegmentationHead, x: Tensor, execution: Execution) -> Tensor:
+    """(B, D, H', W') -> (B, K, 4H', 4W')."""
+    return run_merged_head(head, x) if head.training and execution in ("fast", "lean") else cast(Tensor, head(x))
 
 
 def run_blocks(blocks: nn.Sequential, x: Tensor, execution: Execution) -> Tensor:

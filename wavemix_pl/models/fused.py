@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wavemix_pl.models.cells import enlarge_in_cells, expand_in_cells, fits_cells, to_cells
+from wavemix_pl.models.merged_head import merged_weights, merging_pays
 from wavemix_pl.models.merged_stem import MergedStem
 from wavemix_pl.models.mixers import DWT, Bilinear, Deconv
 from wavemix_pl.models.wavelets import HAAR, crop, even, fold_haar
@@ -39,11 +40,10 @@ def fuse_segmenter(model: WaveMixSegmenter) -> WaveMixSegmenter:
     fused = _copy(model).cpu()
     fused.stem = MergedStem(fused.stem)  # type: ignore[assignment]  # a stem as well
     fused.blocks = nn.Sequential(*map(_fuse_block, fused.blocks))
-    second, last = cast("list[nn.ConvTranspose2d | nn.Conv2d]", list(fused.head)[1:])
-    classes = last.weight[:, :, 0, 0]
-    second.weight = nn.Parameter(torch.einsum("iokl,qo->iqkl", second.weight, classes))
-    second.bias = nn.Parameter(classes @ cast(Tensor, second.bias) + cast(Tensor, last.bias))
-    fused.head[2] = nn.Identity()
+    if merging_pays(fused.head):
+        second = fused.head[1]
+        second.weight, second.bias = (nn.Parameter(one) for one in merged_weights(fused.head))
+        fused.head[2] = nn.Identity()
     return _ready(fused, model)
 
 

@@ -92,17 +92,19 @@ def fold_haar(weight: Tensor) -> Tensor:
         Kernel (O, C, 2, 2) of a convolution of stride 2. The images that it sees need even sides: see `even`.
     """
     channels = weight.shape[1] // 4
+    approximation, details = weight.view(-1, 4 * channels).split([channels, 3 * channels], dim=1)
     with _no_autocast(weight.device):  # weights are folded in their own precision
-        kernel: Tensor = weight.flatten(1) @ _haar_matrix(channels, weight.device, weight.dtype)
-    return kernel.view(-1, channels, 2, 2)
+        subbands = torch.cat((approximation[:, None], details.view(-1, channels, 3).mT), dim=1)
+        pixels = _haar_matrix(weight.device, weight.dtype) @ subbands  # (O, 4, C)
+    return pixels.mT.contiguous().view(-1, channels, 2, 2)  # channels last, it would make maps channels last
 
 
 @lru_cache(maxsize=64)
-def _haar_matrix(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(4C, 4C): sub-bands of a cell of 2x2 pixels of C channels, from its pixels."""
+def _haar_matrix(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(4, 4): what each pixel of a cell of 2x2 gives to each of its four sub-bands."""
     with torch.inference_mode(False):  # as it is kept beyond this call
-        pixels = torch.eye(4 * channels, device=device, dtype=dtype).view(-1, channels, 2, 2)
-        return dwt2(pixels)[0].flatten(1).T.contiguous()
+        pixels = torch.eye(4, device=device, dtype=dtype).view(4, 1, 2, 2)
+        return dwt2(pixels)[0].flatten(1)
 
 
 def crop(x: Tensor, like: Tensor) -> Tensor:

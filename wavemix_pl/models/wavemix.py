@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
-from wavemix_pl.models.execution import Execution, run_blocks, run_stem
+from wavemix_pl.models.execution import Execution, run_blocks, run_head, run_stem
 from wavemix_pl.models.fused import FusedClassifier, fuse_classifier, fuse_segmenter
 from wavemix_pl.models.hub import HubModel
 from wavemix_pl.models.mixers import MIXERS, UPSAMPLERS, Bilinear, Deconv, InverseDWT
@@ -126,7 +126,7 @@ class WaveMix(nn.Module):
 
     Attributes:
         config: What it was built from.
-        execution: How stem and blocks run in training; none changes the numbers, see `wavemix_pl.models.execution`.
+        execution: How its parts run in training; none changes the numbers, see `wavemix_pl.models.execution`.
     """
 
     execution: Execution = "plain"
@@ -244,7 +244,7 @@ class WaveMixSegmenter(WaveMix, HubModel):
     def forward(self, images: Tensor) -> Tensor:
         rows, columns = (-side % self.stem.reduction for side in images.shape[-2:])
         padded = F.pad(images, (0, columns, 0, rows), mode="replicate") if rows or columns else images
-        logits: Tensor = self.head(self.forward_features(padded))
+        logits = run_head(self.head, self.forward_features(padded), self.execution)
         if self.stem.reduction != self.head.scale:
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return crop(logits, images)
