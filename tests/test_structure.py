@@ -25,15 +25,12 @@ ALLOWED = {
     "models.cells": {"models.layout", "models.mixers", "models.wavelets", "models.wavemix"},
     "models.fast": {"models.cells", "models.layout", "models.mixers", "models.wavelets", "models.wavemix"},
     "models.lean": {"errors", "models.fast", "models.wavelets", "models.wavemix"},
-    "models.execution": {"models.fast", "models.layout", "models.lean", "models.merged_stem", "models.wavemix"},
+    "models.execution": {"models.fast", "models.layout", "models.lean", "models.merged_head", "models.merged_stem"}
+    | {"models.wavemix"},
     "models.merged_stem": {"models.wavemix"},
-    "models.fused": {
-        "models.cells",
-        "models.merged_stem",
-        "models.mixers",
-        "models.wavelets",
-        "models.wavemix",
-    },
+    "models.merged_head": {"models.fast", "models.layout", "models.wavemix"},
+    "models.fused": {"models.cells", "models.merged_head", "models.merged_stem", "models.mixers", "models.packed"}
+    | {"models.wavelets", "models.wavemix"},
     "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.hub", "models.mixers"}
     | {"models.wavelets", "models.weights"},
     "models.published": {"config", "errors"},

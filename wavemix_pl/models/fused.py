@@ -4,6 +4,7 @@
 - Stem convolutions with no activation between them become one, as do the last two layers of a segmenter.
 - A classifier needs the mean of the last block's output only, which is known without that output.
 - Blocks of few channels see the image as cells of 2x2 pixels: their transposed convolution is then a plain one.
+- On a CPU the convolutions' weights are laid out once, not in every call.
 
 `experiments/README.md` says what each gains.
 """
@@ -22,6 +23,7 @@ from wavemix_pl.models.cells import enlarge_in_cells, expand_in_cells, fits_cell
 from wavemix_pl.models.merged_head import merged_weights, merging_pays
 from wavemix_pl.models.merged_stem import MergedStem
 from wavemix_pl.models.mixers import DWT, Bilinear, Deconv
+from wavemix_pl.models.packed import pack
 from wavemix_pl.models.wavelets import HAAR, crop, even, fold_haar
 
 if TYPE_CHECKING:
@@ -204,7 +206,8 @@ def _copy(module: Module) -> Module:
 
 
 def _ready(fused: Module, model: nn.Module) -> Module:
-    """For inference only, where and in which precision the model is, channels last."""
+    """For inference only, where and in which precision the model is, channels last, packed."""
     parameter = next(model.parameters())
     fused.eval().requires_grad_(False).to(parameter.device, parameter.dtype)
-    return fused.to(memory_format=torch.channels_last)
+    pack(fused.to(memory_format=torch.channels_last))
+    return fused
