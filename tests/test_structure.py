@@ -29,6 +29,7 @@ ALLOWED = {
     | {"models.wavemix"},
     "models.merged_stem": {"models.wavemix"},
     "models.merged_head": {"models.fast", "models.layout", "models.wavemix"},
+    "models.packed": set(),
     "models.fused": {"models.cells", "models.merged_head", "models.merged_stem", "models.mixers", "models.packed"}
     | {"models.wavelets", "models.wavemix"},
     "models.wavemix": {"config", "errors", "models.execution", "models.fused", "models.hub", "models.mixers"}
