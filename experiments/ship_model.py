@@ -19,7 +19,7 @@ from wavemix_pl.export_source import read_source
 from wavemix_pl.models.shipped import FOLDER
 from wavemix_pl.models.weights import load_checkpoint
 
-SCORES = {"test_acc1": "top-1 %", "test_miou": "mean IoU, %"}
+SCORES = {"test_acc1": "top-1 %", "test_miou": "mIoU %"}
 
 
 def main(run: Path, name: str) -> None:

@@ -59,7 +59,7 @@ def trace(model: nn.Module, channels: int, size: tuple[int, int], multiple: int 
         shapes[0].update({2: _side("rows", multiple), 3: _side("columns", multiple)})
     with torch.no_grad(), _quiet():
         model(images)  # filters of wavelets are made in the first run and kept: they must not be those of a tracer
-        return Traced(torch.export.export(model, (images,), dynamic_shapes=shapes), shapes)
+        return Traced(torch.export.export(model, (images,), dynamic_shapes=shapes, strict=False), shapes)
 
 
 def _side(name: str, multiple: int) -> Any:

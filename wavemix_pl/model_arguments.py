@@ -82,11 +82,19 @@ def read_run_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-def with_model_of_checkpoint(command_line: list[str]) -> list[str]:
-    """Puts in front which LightningModule a checkpoint holds; what is said after it has precedence."""
-    paths = [value for name, value in zip(command_line, [*command_line[1:], ""], strict=True) if name == "--ckpt_path"]
-    paths += [argument.partition("=")[2] for argument in command_line if argument.startswith("--ckpt_path=")]
-    if not paths or not Path(paths[-1]).is_file():
-        return command_line
-    class_path = read_run_checkpoint(paths[-1])["hyper_parameters"].get("_class_path")
+def with_module_of_weights(command_line: list[str]) -> list[str]:
+    """Puts in front which LightningModule a checkpoint or named weights are for; what is said later has precedence."""
+    path, weights = _last(command_line, "--ckpt_path"), _last(command_line, "--model.weights")
+    class_path = None
+    if path and Path(path).is_file():
+        class_path = read_run_checkpoint(path)["hyper_parameters"].get("_class_path")
+    elif (entry := known_weights(weights)) and entry.task == "segmentation":
+        class_path = "SegmentationModule"
     return [command_line[0], f"--model={class_path}", *command_line[1:]] if class_path else command_line
+
+
+def _last(command_line: list[str], option: str) -> str:
+    """The option's value, as `--option value` or `--option=value`; empty where it is not given."""
+    values = [value for name, value in zip(command_line, [*command_line[1:], ""], strict=True) if name == option]
+    values += [argument.partition("=")[2] for argument in command_line if argument.startswith(f"{option}=")]
+    return values[-1] if values else ""

@@ -101,9 +101,11 @@ class SegmentationModule(ImageModule):
         return logits.detach()
 
     def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
         self._log_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
+        super().on_test_epoch_end()
         self._log_evaluation("test")
 
     def _log_evaluation(self, stage: Literal["val", "test"]) -> None:

@@ -33,7 +33,7 @@ from wavemix_pl.callbacks import (
 )
 from wavemix_pl.errors import InputError
 from wavemix_pl.metrics_file import MetricsFile
-from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_model_of_checkpoint
+from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_module_of_weights
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser
 from wavemix_pl.predictions import predict
@@ -138,7 +138,7 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
         self._arguments = args
-        self.config = parser.parse_args(with_model_of_checkpoint(args))
+        self.config = parser.parse_args(with_module_of_weights(args))
 
     def _parse_ckpt_path(self) -> None:
         """Decides on the run's directory and reads the checkpoint, before anything is made.

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from wavemix_pl import WaveMixClassifier, create_model
-from wavemix_pl.data import EmbeddedFashionMNIST
+from wavemix_pl.data import EmbeddedFashionMNIST, FashionScenes
 from wavemix_pl.errors import InputError
 from wavemix_pl.models.published_weights import find_weights
 from wavemix_pl.models.shipped import FOLDER, ShippedModel, shipped_models
@@ -65,6 +66,21 @@ def test_predict_needs_nothing_but_the_name(
     assert run("predict", f"--model.weights={shipped.name}", "trouser.png", "--json") == 0
     (predicted,) = json.loads(capsys.readouterr().out)
     assert "Trouser" in json.dumps(predicted)
+
+
+def test_the_segmenter(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name says which module it takes; the scenes are the same everywhere, and so is the result."""
+    name = "fashion-scenes/wavemix-24-3-level-2"
+    assert run("test", "--data=FashionScenes", f"--model.weights={name}", "--trainer.default_root_dir=tested") == 0
+    (metrics,) = (json.loads(file.read_text())["metrics"] for file in Path("tested").rglob("test.json"))
+    assert 100 * metrics["test_miou"] == pytest.approx(shipped_models()[name].results["mIoU %"], abs=0.05)
+    data = FashionScenes(scenes=1, val_scenes=1, test_scenes=1)
+    data.setup("test")
+    image, mask = data.test_set[0]
+    Image.fromarray(image[0].numpy()).save("scene.png")
+    assert run("predict", f"--model.weights={name}", "scene.png") == 0
+    found = torch.from_numpy(np.array(Image.open("masks/scene.png"))).long()
+    assert (found == mask).float().mean() > 0.7
 
 
 def test_a_name_that_is_nearly_right() -> None:

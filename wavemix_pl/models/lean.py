@@ -66,6 +66,7 @@ class _Lean(torch.autograd.Function):
         ctx.block, ctx.chain = block, chain
         device = x.device.type
         ctx.autocast = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
+        ctx.autocast["cache_enabled"] = False  # torch 2.6 would find weights there that were cast without gradients
         ctx.random_state = torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.get_rng_state()
         kept: list[Tensor] = []
 
