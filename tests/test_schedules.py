@@ -30,8 +30,7 @@ def by_definition(epoch: int, warmup: int, cooldown: int) -> float:
     return HIGHEST * (END + (1 - END) * (1 + math.cos(math.pi * share)) / 2)
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.filterwarnings("ignore:The epoch parameter")  # torch 2.6 warns of its own SequentialLR
+@pytest.mark.filterwarnings("error", "ignore:The epoch parameter")  # of which torch 2.6 warns in its own SequentialLR
 @pytest.mark.parametrize("warmup", [0, 1, 3])
 @pytest.mark.parametrize("cooldown", [0, 1, 4])
 @pytest.mark.parametrize("interrupted", [0, 1, 3, 5, 8, 9, 11])
