@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LEVELS = 3  # of the photograph's sub-bands
 _KINDS = {"classification": "classifier", "segmentation": "segmenter"}
+SHIPPED = {"classification": "fashion-mnist/wavemix-lite-8-5", "segmentation": "fashion-scenes/wavemix-24-3-level-2"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Given:
     """What there is to draw from; all of it was read.
 
     Attributes:
-        source: The trained model, or None.
+        source: The trained model that was given, or None.
         called: What the user called it.
         data: Name of the data set whose test images are shown, or None for what comes with the package.
         root: Folder of data sets.
@@ -41,14 +42,16 @@ class Given:
     seed: int
 
     def trained(self, task: str) -> Source:
-        """The trained model.
+        """The trained model; where none was given, one that comes with the package.
 
         Raises:
-            InputError: There is none, or one for another task.
+            InputError: It is one for another task; or data were given without a model of them.
         """
         how = "pass --ckpt_path=RUN/checkpoints/best.ckpt, or --weights=NAME and --data=NAME"
+        if self.source is None and self.data:
+            raise InputError(f"needs a {_KINDS[task]} trained on {self.data}: {how}")
         if self.source is None:
-            raise InputError(f"needs a trained {_KINDS[task]}: {how}")
+            return read_source(SHIPPED[task])
         if self.source.model.task != task:
             raise InputError(
                 f"needs a trained {_KINDS[task]}, and {self.called} holds a {_KINDS[self.source.model.task]}: {how}"

@@ -15,7 +15,7 @@ from torchmetrics import ConfusionMatrix
 from wavemix_pl.errors import InputError
 from wavemix_pl.export_source import read_source
 from wavemix_pl.figures import energy, learning_curves, network, occlusion, overview, receptive_field, segmentation
-from wavemix_pl.figures.given import LEVELS, Given, read_given
+from wavemix_pl.figures.given import LEVELS, SHIPPED, Given, read_given
 from wavemix_pl.figures.subbands import draw_subbands
 from wavemix_pl.parser import Parser
 from wavemix_pl.pictures import denormalize, draw_confusion, new_figure, rendered
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Format = Literal["png", "svg"]
 _ACCURACY = (4, 10, 11, "fashion-frontier")  # tables with accuracies and parameters
-_SHIPPED = "fashion-mnist/wavemix-lite-8-5"
 Named = Iterator[tuple[str, "Figure"]]
 
 
@@ -108,7 +107,7 @@ def _accuracy(given: Given) -> Named:
 
 
 def _overview(given: Given) -> Named:
-    source = read_source(_SHIPPED)
+    source = read_source(SHIPPED["classification"])
     module, batches = replace(given, data=None).test_images(source, batch_size=16)
     images, targets = next(batches)
     with torch.no_grad():
@@ -154,7 +153,7 @@ def figures(
     Args:
         names: Of `FIGURES`. None stands for all; those that lack something are then left out, and a line says what.
         output: Folder for the files.
-        ckpt_path: Of a trained model, such as runs/RUN/checkpoints/best.ckpt.
+        ckpt_path: Of a trained model, such as runs/RUN/checkpoints/best.ckpt. Default: one that comes with the package.
         weights: Published weights by their name, or a file; in the place of a checkpoint.
         data: Data set of the model, such as CIFAR10. Default: what comes with the package, if the model was trained on
             it.
