@@ -61,9 +61,13 @@ def summary(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> str:
         title = f"{entry.row.row}{f', {entry.row.group}' if entry.row.group else ''}: {metric}"
         paper = shown(entry.row.paper.get(metric), metric)
         lines.append(f"| {name_of(entry.row.table)} | {title} | {paper} | {shown_ours(entry, metric)} | {links} |")
-    claims = [claim for table, compared in everything for claim in judge(table, compared)]
-    if told := [claim for claim in claims if claim.difference is not None]:
-        lines += ["", markdown_table(*claims_grid(told))]
+    for table, compared in everything:
+        if told := [claim for claim in judge(table, compared) if claim.difference is not None]:
+            about = (
+                f"What the paper claims, as `wavemix-pl tables {table.table}` finds it ({table.title}). A claim holds "
+            )
+            about += "where all runs of the one row lie above all of the other, and does not where all lie below:"
+            lines += ["", about, "", markdown_table(*claims_grid(told))]
     return "\n".join(lines)
 
 
