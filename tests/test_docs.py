@@ -74,7 +74,8 @@ def follow(run: Run, page: Path, folder: Path, slow: bool) -> None:
     shutil.copytree(ROOT / "experiments" / "recipes", folder / "experiments" / "recipes")
     write_photos(folder / "photos")
     write_scenes(folder / "scenes")
-    Image.fromarray(EmbeddedFashionMNIST().load("test").images[0, 0].numpy()).save(folder / "shoe.png")
+    for picture in ("shoe.png", "scene.png"):
+        Image.fromarray(EmbeddedFashionMNIST().load("test").images[0, 0].numpy()).save(folder / picture)
     for language, block in blocks(page):
         file = re.match(r"# (\S+\.(?:py|yaml))\n", block)
         if file:

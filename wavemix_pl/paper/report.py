@@ -61,13 +61,12 @@ def summary(everything: Sequence[tuple[Table, Sequence[Compared]]]) -> str:
         title = f"{entry.row.row}{f', {entry.row.group}' if entry.row.group else ''}: {metric}"
         paper = shown(entry.row.paper.get(metric), metric)
         lines.append(f"| {name_of(entry.row.table)} | {title} | {paper} | {shown_ours(entry, metric)} | {links} |")
+    rule = "A claim holds where all runs of the one row lie above all of the other, and does not where all lie below."
     for table, compared in everything:
         if told := [claim for claim in judge(table, compared) if claim.difference is not None]:
-            about = (
-                f"What the paper claims, as `wavemix-pl tables {table.table}` finds it ({table.title}). A claim holds "
-            )
-            about += "where all runs of the one row lie above all of the other, and does not where all lie below:"
+            about = f"{table.title} (`wavemix-pl tables {table.table}`). {rule}".rstrip()
             lines += ["", about, "", markdown_table(*claims_grid(told))]
+            rule = ""  # once
     return "\n".join(lines)
 
 
