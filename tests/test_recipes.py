@@ -166,7 +166,7 @@ def test_timm_script_tests_the_average(run: Run, data_root: Path, capsys: pytest
         torch.testing.assert_close(last["state_dict"][name], average[name])
         torch.testing.assert_close(last["current_model_state"][name], States.seen[-1][name], rtol=0, atol=0)
     tested, current = (loss_on_test_images(last[key], data_root) for key in ("state_dict", "current_model_state"))
-    assert abs(tested - current) > 1e-4  # else nothing would be shown below
+    assert abs(tested - current) > 5e-4  # else nothing would be shown below
     capsys.readouterr()
     test = (
         *configs("timm-script.yaml"),

@@ -130,12 +130,9 @@ class _GeluConv(torch.autograd.Function):
         return torch.ops.aten.gelu_backward(of_gelu, hidden), of_weight, of_bias, None
 
 
-def conv_transpose(
-    x: Tensor, layer: nn.ConvTranspose2d, weight: Tensor | None = None, bias: Tensor | None = None
-) -> Tensor:
+def conv_transpose(x: Tensor, layer: nn.ConvTranspose2d, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """What the layer does, with its own weight and bias or with others."""
-    own = weight is None or bias is None
-    out: Tensor = _ConvTranspose.apply(x, *((layer.weight, layer.bias) if own else (weight, bias)), layer)
+    out: Tensor = _ConvTranspose.apply(x, *(weights or (layer.weight, layer.bias)), layer)
     return out
 
 

@@ -39,7 +39,7 @@ def run_merged_head(head: SegmentationHead, x: Tensor) -> Tensor:
     """What the head does, in training, merged if that pays."""
     (second, last), x = _last_two(head), conv_transpose(x, cast(nn.ConvTranspose2d, head[0]))
     if merging_pays(head):
-        return conv_transpose(x, second, *merged_weights(head))
+        return conv_transpose(x, second, merged_weights(head))
     return cast(Tensor, last(conv_transpose(x, second)))
 
 
