@@ -115,6 +115,8 @@ def test_refusals(run: Run, options: Any, weights: Any, capsys: pytest.CaptureFi
         (["test", *options], "or --model.weights=FILE_OR_NAME"),
         (["test", *options, "--ckpt_path=best", WEIGHTS], "pass --ckpt_path=RUN"),
         (["predict", "image.png", *options[-2:], WEIGHTS], "weights alone do not say how image files are prepared"),
+        (["predict", "image.png", "--model.weights=nowhere.pth"], "nowhere.pth: no such file"),
+        (["predict", "image.png", "--model.weights=fashion-mnist/wavemix-12"], "the nearest name is 'fashion-mnist/"),
         (["test", *options, WEIGHTS, "--model.backbone=weights.pth"], "give one of them"),
         (["test", *options, "--model.weights=nowhere.pth"], "nowhere.pth: no such"),
         (["test", *options, "--model.weights=cifar10/wavemix"], "the nearest name is"),

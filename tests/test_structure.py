@@ -36,7 +36,8 @@ ALLOWED = {
     | {"models.wavelets", "models.weights"},
     "models.published": {"config", "errors"},
     "models.shipped": {"config"},
-    "models.published_weights": {"config", "errors", "models.shipped"},
+    "models.hub_file": {"errors"},
+    "models.published_weights": {"config", "errors", "models.hub_file", "models.shipped"},
     "models.variants": {"config", "models.published_weights"},
     "models.hub": {"config", "errors"},
     "models.timm_models": {"config", "errors", "models.variants", "models.wavemix", "models.weights"},
@@ -64,7 +65,7 @@ ALLOWED = {
     "predictions": {"annotation", "callbacks", "data", "errors"},
     "run_directory": {"checkpoint_file", "errors"},
     "training": {"allocator", "callbacks", "data", "errors", "metrics_file", "model_arguments", "modules", "parser"}
-    | {"predictions", "refusal", "run_directory"},
+    | {"models.published_weights", "predictions", "refusal", "run_directory"},
     "refusal": {"errors", "parser"},
     "export": {"errors", "export_formats", "export_int8", "export_source", "parser", ""},
     "export_source": {"errors", "model_arguments", "models.baselines", "models.published_weights", "models.wavemix"}
@@ -80,8 +81,8 @@ ALLOWED = {
     "training_cost": {"measurement", "models.wavemix"},
     "allocator": set(),
     "machine": {"errors"},
-    "workload": {"errors", "models.baselines", "models.published", "models.wavemix", "models.weights"},
-    "benchmark": {"allocator", "errors", "machine", "measurement", "models.baselines", "parser", "workload"},
+    "workload": {"errors", "measurement", "models.baselines", "models.published", "models.wavemix", "models.weights"},
+    "benchmark": {"allocator", "errors", "machine", "measurement", "parser", "workload"},
     # of the paper's rooms only the smoke runs come near models and data, and run the command line in their own process
     "paper": set(),
     "paper.rows": {"config"},

@@ -34,6 +34,7 @@ from wavemix_pl.callbacks import (
 from wavemix_pl.errors import InputError
 from wavemix_pl.metrics_file import MetricsFile
 from wavemix_pl.model_arguments import ModelArguments, read_run_checkpoint, with_module_of_weights
+from wavemix_pl.models.published_weights import refuse_no_weights
 from wavemix_pl.modules import ImageModule
 from wavemix_pl.parser import Parser
 from wavemix_pl.predictions import predict
@@ -193,6 +194,7 @@ class TrainingCLI(LightningCLI):
         """Files that are named are what is predicted, whatever data a config speaks of."""
         preprocessing = self._checkpoint.get("preprocessing") or self._of_weights
         if not config.ckpt_path and preprocessing is None:
+            refuse_no_weights(str(config.model.init_args.weights))
             raise InputError(
                 "weights alone do not say how image files are prepared, and what the classes are: pass --ckpt_path of "
                 "a run, or --data"

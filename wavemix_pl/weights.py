@@ -59,7 +59,9 @@ def list_weights(folder: str | Path | None = None) -> list[Listed]:
     for entry in PUBLISHED.values():
         path = found(entry, folder)
         what = (entry.name, entry.task, entry.notation, dict(entry.overrides), entry.num_classes, entry.image_size)
-        listed.append(Listed(*what, entry.accuracy, entry.file, entry.url, str(path) if path else None, entry.note))
+        listed.append(
+            Listed(*what, entry.accuracy, entry.file, entry.on_hub.url, str(path) if path else None, entry.note)
+        )
     for model in shipped_models().values():
         what = (model.name, model.task, model.notation, dict(model.overrides), model.num_classes, model.image_size)
         (result,) = model.results.values()

@@ -228,6 +228,7 @@ def test_where_a_name_is_looked_for(weights: Path, monkeypatch: pytest.MonkeyPat
     [
         ("imagenet/wavemix-192-16-level4", "nearest name is 'imagenet/wavemix-192-16-level3'.*'wavemix-pl weights'"),
         ("wavemix", "neither a file nor the name of published weights; the nearest name is '"),
+        ("WaveMix-12-5", "nearest name is 'fashion-mnist/wavemix-12-5-level-2'"),
         ("runs/best.ckpt", r"runs/best\.ckpt: no such file of weights$"),
         ("somewhere/galaxy10/galaxy_95.42.pth", "published: the name 'galaxy10/wavemix-192-16-level3' in its place"),
         (".", "'.' is neither a file"),
@@ -392,7 +393,7 @@ def test_another_checksum_than_the_hubs_is_refused(hub: Hub, tmp_path: Path) -> 
 
 def test_without_the_hub(hub: Hub, tmp_path: Path) -> None:
     entry = PUBLISHED[SMALLEST]
-    by_hand = f"download {entry.url} by hand and put it at {Path('weights') / entry.file}"
+    by_hand = f"download {entry.on_hub.url} by hand and put it at {Path('weights') / entry.file}"
     start = f"InputError: {SMALLEST} is not at {Path('weights') / entry.file}, and the hub "
     assert fetch(tmp_path, hub.url, HF_HUB_OFFLINE="1") == f"{start}is not asked (HF_HUB_OFFLINE): {by_hand}"
     assert not hub.seen

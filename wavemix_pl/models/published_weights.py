@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from wavemix_pl.config import WaveMixConfig
 from wavemix_pl.errors import InputError
+from wavemix_pl.models.hub_file import HubFile
 from wavemix_pl.models.shipped import ShippedModel, shipped_models
 
 REPOSITORY, FOLDER = "cloudwalker/wavemix", "Saved_Models_Weights"
-_SHA256 = re.compile("[0-9a-f]{64}")
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
@@ -75,8 +72,8 @@ class PublishedWeights:
         return WaveMixConfig.from_notation(self.notation, **self.overrides)
 
     @property
-    def url(self) -> str:
-        return f"https://huggingface.co/{REPOSITORY}/resolve/main/{FOLDER}/{self.file}"
+    def on_hub(self) -> HubFile:
+        return HubFile(REPOSITORY, f"{FOLDER}/{self.file}")
 
 
 _P = PublishedWeights
@@ -123,7 +120,9 @@ def find_published(name: str) -> PublishedWeights:
     """
     if name.casefold() in PUBLISHED:
         return PUBLISHED[name.casefold()]
-    (nearest,) = difflib.get_close_matches(name.casefold(), [*PUBLISHED, *shipped_models()], n=1, cutoff=0)
+    names = [*shipped_models(), *PUBLISHED]
+    part_of = [known for known in names if name.casefold() in known]
+    nearest = part_of[0] if part_of else difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0)[0]
     raise InputError(
         f"{name!r} is neither a file nor the name of published weights; the nearest name is {nearest!r}, "
         "and 'wavemix-pl weights' lists all"
@@ -166,15 +165,28 @@ def resolve(source: str | Path, folder: str | Path | None = None) -> Path:
     path = Path(source).expanduser()
     if path.is_file():
         return path
+    refuse_no_weights(source)
     if shipped := shipped_models().get(str(source).casefold()):
         return shipped.file
+    entry = find_published(str(source))
+    local = weights_folder(folder) / entry.file
+    return local if local.is_file() else entry.on_hub.fetch(entry.name, local)
+
+
+def refuse_no_weights(source: str | Path) -> None:
+    """Asks of a source whether there is such a file or name; nothing is fetched.
+
+    Raises:
+        InputError: Neither; the nearest name is told.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() or known_weights(str(source)):
+        return
     if path.suffix.casefold() in _SUFFIXES:
         names = [entry.name for entry in PUBLISHED.values() if path.as_posix().endswith(entry.file)]
         hint = f"; it is published: the name {names[0]!r} in its place fetches it" if names else ""
         raise InputError(f"{source}: no such file of weights{hint}")
-    entry = find_published(str(source))
-    local = weights_folder(folder) / entry.file
-    return local if local.is_file() else _fetch(entry, local)
+    find_published(str(source))
 
 
 def found(entry: PublishedWeights, folder: str | Path | None = None) -> Path | None:
@@ -182,78 +194,4 @@ def found(entry: PublishedWeights, folder: str | Path | None = None) -> Path | N
     local = weights_folder(folder) / entry.file
     if local.is_file():
         return local
-    hub = _hub()
-    return _in_cache(hub, entry) if hub else None
-
-
-def _hub() -> ModuleType | None:
-    """huggingface_hub, imported late: it takes its time, and only names need it."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        return None
-    return huggingface_hub
-
-
-def _in_cache(hub: ModuleType, entry: PublishedWeights) -> Path | None:
-    cached = hub.try_to_load_from_cache(REPOSITORY, f"{FOLDER}/{entry.file}")
-    return Path(cached) if isinstance(cached, str) else None  # it can be a mark of "no such file" as well
-
-
-def _fetch(entry: PublishedWeights, local: Path) -> Path:
-    """The file in huggingface_hub's cache, whose bytes are those that the hub names."""
-    by_hand = f"download {entry.url} by hand and put it at {local}"
-    hub = _hub()
-    if hub is None:
-        raise InputError(f"{entry.name} needs huggingface_hub: pip install 'wavemix_pl[hub]', or {by_hand}")
-    file = f"{FOLDER}/{entry.file}"
-    path = _in_cache(hub, entry)
-    try:
-        expected = _recorded_sha256(path) if path else None
-        expected = expected or hub.get_hf_file_metadata(hub.hf_hub_url(REPOSITORY, file), timeout=10).etag
-        if not _SHA256.fullmatch(expected or ""):
-            raise InputError(f"{entry.name}: the hub tells no SHA-256 by which to verify it: {by_hand}")
-        path = path or Path(hub.hf_hub_download(REPOSITORY, file))
-    except InputError:
-        raise
-    except Exception as error:  # the hub's own, or of whichever HTTP library its version uses
-        raise InputError(f"{entry.name} is not at {local}, and {_why(error)}: {by_hand}") from error
-    actual = _sha256(path)
-    if actual != expected:
-        _remove(path)
-        raise InputError(
-            f"{entry.name}: what came from the hub has the SHA-256 {actual}, the hub says {expected}: removed, and not "
-            "loaded; try again"
-        )
-    return path
-
-
-def _why(error: Exception) -> str:
-    """In a few words, why the hub gave nothing."""
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"the hub answers {response.status_code}"
-    if type(error).__name__ == "OfflineModeIsEnabled":
-        return "the hub is not asked (HF_HUB_OFFLINE)"
-    return f"the hub cannot be reached ({type(error).__name__})"
-
-
-def _recorded_sha256(path: Path) -> str | None:
-    """The hub's SHA-256 of a cached file: where the cache has links, it links to a file of that name."""
-    name = path.readlink().name if path.is_symlink() else ""
-    return name if _SHA256.fullmatch(name) else None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _remove(path: Path) -> None:
-    """Takes a file out of the cache: the link, the file of its checksum, and what that may link to in turn."""
-    linked = [path.parent / path.readlink()] if path.is_symlink() else []
-    for each in (path.resolve(), *linked, path):
-        each.unlink(missing_ok=True)
+    return entry.on_hub.cached()
