@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +19,9 @@ from rich.table import Table
 from wavemix_pl.allocator import keep_freed_memory
 from wavemix_pl.errors import InputError
 from wavemix_pl.machine import choose_device, describe
-from wavemix_pl.measurement import PeakMemory, Step, convolution_peak, flops, saved_for_backward, seconds_in_turns
-from wavemix_pl.models.baselines import build_model
+from wavemix_pl.measurement import Step, convolution_peak, flops, saved_for_backward, seconds_in_turns
 from wavemix_pl.parser import Parser
-from wavemix_pl.workload import Case, Form, Precision, Task, Workload
+from wavemix_pl.workload import Case, Form, Precision, Task, Workload, largest_batch, peak_memory_gb
 
 _SIZES: dict[Task, list[str]] = {
     "classification": ["224x224"],
@@ -183,39 +179,11 @@ def _measure(workloads: list[Workload], rounds: int, memory: bool, memory_budget
             share_of_peak=None if per_second is None else per_second / best[case.precision],
             difference=None if logits is None else float((logits - cast(torch.Tensor, base_logits)).abs().max()),
             saved_mb=saved_for_backward(workload.forward, workload.model) / 1e6 if case.training else None,
-            memory_gb=_in_own_process(case) if memory else None,
-            largest_batch=_largest_batch(case, memory_budget_gb) if memory_budget_gb else None,
+            memory_gb=peak_memory_gb(case) if memory else None,
+            largest_batch=largest_batch(case, memory_budget_gb) if memory_budget_gb else None,
         )
         results.append(result)
     return results
-
-
-def _in_own_process(case: Case) -> float | None:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_peak_memory_gb, case).result()
-
-
-def _peak_memory_gb(case: Case) -> float | None:
-    # what libraries need once and for all
-    small = Case("WaveMix-Lite-8/1", precision=case.precision, image_size=(32, 32), batch_size=2, device=case.device)
-    Workload(replace(small, training=case.training)).step()
-    with torch.device("meta"):
-        build_model(case.model, case.num_classes, case.task, case.overrides)
-    with PeakMemory(torch.device(case.device)) as peak:
-        workload = Workload(case)
-        for _ in range(2):  # the optimizer's state comes with the first
-            workload.step()
-    return peak.bytes / 1e9 if peak.bytes is not None else None
-
-
-def _largest_batch(case: Case, budget_gb: float) -> int | None:
-    """By a straight line through the memory that two batches take."""
-    sizes = (case.batch_size, 2 * case.batch_size)
-    small, large = (_in_own_process(replace(case, batch_size=size)) for size in sizes)
-    if small is None or large is None or large <= small:
-        return None
-    for_each = (large - small) / case.batch_size
-    return max(0, math.floor((budget_gb - small) / for_each) + case.batch_size)
 
 
 def _size(text: str) -> tuple[int, int]:

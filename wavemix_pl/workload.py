@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -10,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavemix_pl.errors import InputError
+from wavemix_pl.measurement import PeakMemory
 from wavemix_pl.models.baselines import build_model
 from wavemix_pl.models.published import published_model
 from wavemix_pl.models.wavemix import WaveMix, WaveMixClassifier, WaveMixSegmenter
@@ -123,3 +127,35 @@ class Workload:
             F.cross_entropy(logits.float(), self._targets).backward()
             self._optimizer.step()
             self._optimizer.zero_grad()
+
+
+def peak_memory_gb(case: Case) -> float | None:
+    """By how much the memory in use grows, at most, from before there is a model; None where nobody tells.
+
+    In a process of its own, which leaves nothing of other models in memory.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_peak_memory_gb, case).result()
+
+
+def _peak_memory_gb(case: Case) -> float | None:
+    # what libraries need once and for all
+    small = Case("WaveMix-Lite-8/1", precision=case.precision, image_size=(32, 32), batch_size=2, device=case.device)
+    Workload(replace(small, training=case.training)).step()
+    with torch.device("meta"):
+        build_model(case.model, case.num_classes, case.task, case.overrides)
+    with PeakMemory(torch.device(case.device)) as peak:
+        workload = Workload(case)
+        for _ in range(2):  # the optimizer's state comes with the first
+            workload.step()
+    return peak.bytes / 1e9 if peak.bytes is not None else None
+
+
+def largest_batch(case: Case, budget_gb: float) -> int | None:
+    """How many images fit, by a straight line through the memory that two batches take; None where nobody tells."""
+    sizes = (case.batch_size, 2 * case.batch_size)
+    small, large = (peak_memory_gb(replace(case, batch_size=size)) for size in sizes)
+    if small is None or large is None or large <= small:
+        return None
+    for_each = (large - small) / case.batch_size
+    return max(0, math.floor((budget_gb - small) / for_each) + case.batch_size)
