@@ -189,7 +189,7 @@ def test_bad_arguments(name: str) -> None:
 
 
 def test_bad_runs(data_root: Path) -> None:
-    with pytest.warns(UserWarning, match="the stem's turn is epoch 4, and there are only 4 epochs"):
+    with pytest.warns(UserWarning, match="the stem's turn is epoch 4, the last one is epoch 3"):
         train(data_root, GradualUnfreezing(), epochs=4, trainer={"limit_train_batches": 1, "limit_val_batches": 0})
     stand_in: Any = type("TrainerOfFSDP", (), {"strategy": FSDPStrategy()})()
     with pytest.raises(InputError, match="FSDPStrategy"):

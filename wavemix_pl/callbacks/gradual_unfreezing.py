@@ -48,7 +48,7 @@ class GradualUnfreezing(Callback):
             raise InputError(f"GradualUnfreezing does not go with the sharded parameters of {name}: use strategy ddp")
         epochs, last = trainer.max_epochs, self._steps(pl_module.model) * self.every_n_epochs
         if epochs is not None and 0 < epochs <= last and not getattr(trainer, "fast_dev_run", False):
-            rank_zero_warn(f"GradualUnfreezing: the stem's turn is epoch {last}, and there are only {epochs} epochs")
+            rank_zero_warn(f"GradualUnfreezing: the stem's turn is epoch {last}, the last one is epoch {epochs - 1}")
         freeze(pl_module.model)
         self._trained = 0
 
