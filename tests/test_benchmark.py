@@ -53,6 +53,28 @@ def seconds_for(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Workload], f
     monkeypatch.setattr("wavemix_pl.benchmark.convolution_peak", peak)
 
 
+def test_values_of_fields_stand_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds_for(monkeypatch, lambda workload: workload.params / 1e6 * (2.0 if workload.case.form == "plain" else 1.0))
+    names, vary = ["WaveMix-Lite-8/1", "WaveMix-Lite-8/2", "resnet18"], {"mult": [1, 4], "wavelet": ["db1", "db2"]}
+    results = benchmark(names, image_sizes=["32x32"], overrides={"ff": 6}, vary=vary, rounds=1)
+    of_peer = results.pop()
+    assert (of_peer.model, of_peer.varied) == ("resnet18", {})
+    assert [(r.model, r.varied["mult"], r.varied["wavelet"], r.form) for r in results] == [
+        (name, mult, wavelet, form)
+        for name in names[:2]
+        for mult in vary["mult"]
+        for wavelet in vary["wavelet"]
+        for form in ("plain", "fused")
+    ]
+    for r in results:
+        params = sum(p.numel() for p in create_model(r.model, 1000, ff=6, **r.varied).parameters())
+        assert r.params_m == pytest.approx(params / 1e6)
+        first = next(other for other in results if other.model == r.model)
+        assert r.ratio == pytest.approx(first.ms / r.ms)
+        assert r.difference is not None
+        assert r.difference < 1e-5  # from the plain form of the same values
+
+
 def test_default_sizes_are_those_of_table_6(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds_for(monkeypatch, lambda workload: float(math.prod(workload.case.image_size)))
     monkeypatch.setattr(Workload, "forward", lambda workload: torch.zeros(1))
@@ -183,6 +205,8 @@ def test_table_json_and_file(run: Run, capsys: pytest.CaptureFixture[str], tmp_p
     [
         (["WaveMix-3"], "WaveMix-3"),
         (["WaveMix-Lite-8/1", "--image_sizes", "64"], "HxW"),
+        (["WaveMix-Lite-8/1", "--vary.mult=2"], "vary.mult must be a list of values, such as [1,2], got 2"),
+        (["WaveMix-Lite-8/1", "--vary.mult=[]"], "vary.mult must be a list of values, such as [1,2], got []"),
         (["WaveMix-Lite-8/1", "--rounds=0"], "at least 1"),
         (["WaveMix-Lite-8/1", "--device=tpu"], "auto, cpu or cuda"),
         (["WaveMix-Lite-8/1", "--forms", "lean"], "in inference"),

@@ -36,6 +36,7 @@ class Result:
 
     Attributes:
         model: In the paper's notation, or a peer.
+        varied: Its values of the fields that `vary` names.
         form: Of `wavemix_pl.workload.Form`.
         precision: "float32", or which other.
         image_size: "HxW".
@@ -44,7 +45,7 @@ class Result:
         ms: Median time of a batch, in milliseconds.
         ms_min: The shortest.
         ms_max: The longest.
-        ratio: How many times as fast as the first form and precision of the same model and size.
+        ratio: How many times as fast as the first of the same model and size: value, precision, form.
         gflops_per_s: Billions of floating-point operations that convolutions and matrix products do in a second; None
             for compiled models, which hide them.
         share_of_peak: That, as a share of what one large convolution does in the same precision in the same run.
@@ -55,6 +56,7 @@ class Result:
     """
 
     model: str
+    varied: dict[str, Any]
     form: str
     precision: str
     image_size: str
@@ -82,6 +84,7 @@ def benchmark(
     batch_size: int = 1,
     num_classes: int | None = None,
     overrides: dict[str, Any] | None = None,
+    vary: dict[str, Any] | None = None,
     channels_last: bool = True,
     device: str = "auto",
     rounds: int = 5,
@@ -102,6 +105,7 @@ def benchmark(
         num_classes: Default: 1000, for segmentation 19.
         overrides: Fields of `WaveMixConfig`, such as {"stem": "patchify"}, of which peers take in_channels only; of
             peers alone their own arguments.
+        vary: Such fields with lists of values, {"wavelet": ["db1", "db2"]}: each model is measured with every value.
         channels_last: Whether the channels of a pixel lie side by side in memory; not in "published".
         device: "cpu", "cuda", or "auto", which takes a GPU where there is one.
         rounds: How often each is timed, after one time that does not count.
@@ -121,15 +125,23 @@ def benchmark(
         **{"channels_last": channels_last, "device": place.type, "num_classes": num_classes or _CLASSES[task]},
     }
     cases = [
-        Case(name, form, precision, _size(size), overrides=_overrides(name, models, overrides or {}), **common)
+        Case(
+            name,
+            form,
+            precision,
+            _size(size),
+            overrides=_overrides(name, models, {**(overrides or {}), **varied}),
+            **common,
+        )
         for name, size in product(models, image_sizes or _SIZES[task])
+        for varied in _variants(name, models, vary or {})
         for precision in precisions or ["float32"]
         for form in _forms(name, training, forms)
         if form != "published" or precision == "float32"
     ]
     if not cases:
         raise InputError("nothing to measure: 'published' is there in float32 only")
-    return _measure([Workload(case) for case in cases], rounds, memory, memory_budget_gb)
+    return _measure([Workload(case) for case in cases], [*(vary or {})], rounds, memory, memory_budget_gb)
 
 
 def _is_wavemix(model: str) -> bool:
@@ -143,6 +155,16 @@ def _overrides(model: str, models: Sequence[str], overrides: dict[str, Any]) -> 
     return {name: value for name, value in overrides.items() if name == "in_channels"}
 
 
+def _variants(model: str, models: Sequence[str], vary: dict[str, Any]) -> list[dict[str, Any]]:
+    """One value of each field, in all combinations; nothing for peers beside WaveMix."""
+    for name, values in vary.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"vary.{name} must be a list of values, such as [1,2], got {values!r}")
+    if not _is_wavemix(model) and any(map(_is_wavemix, models)):
+        return [{}]
+    return [dict(zip(vary, values, strict=True)) for values in product(*vary.values())]
+
+
 def _forms(model: str, training: bool, forms: Sequence[Form] | None) -> Sequence[Form]:
     if not _is_wavemix(model):
         return [form for form in forms or ["plain"] if form in ("plain", "compiled")]
@@ -150,22 +172,30 @@ def _forms(model: str, training: bool, forms: Sequence[Form] | None) -> Sequence
     return forms or default
 
 
-def _measure(workloads: list[Workload], rounds: int, memory: bool, memory_budget_gb: float | None) -> list[Result]:
+def _measure(
+    workloads: list[Workload], vary: list[str], rounds: int, memory: bool, memory_budget_gb: float | None
+) -> list[Result]:
     device = workloads[0].device
     peaks = {name: convolution_peak(device, getattr(torch, name)) for name in {w.case.precision for w in workloads}}
     steps: dict[int | str, Step] = {name: step for name, (step, _) in peaks.items()}
     steps |= dict(enumerate(workload.step for workload in workloads))
     seconds = seconds_in_turns(steps, device, rounds)
     best = {name: operations / min(seconds[name]) for name, (_, operations) in peaks.items()}
-    first: dict[tuple[str, tuple[int, int]], tuple[float, torch.Tensor | None]] = {}
+    first: dict[tuple[str, tuple[int, int]], float] = {}
+    first_logits: dict[str, torch.Tensor] = {}
     results = []
     for i, workload in enumerate(workloads):
         case, median, ms = workload.case, statistics.median(seconds[i]), [1000 * value for value in seconds[i]]
-        logits = None if case.training else workload.forward().float()
-        base_seconds, base_logits = first.setdefault((case.model, case.image_size), (median, logits))
+        base = first.setdefault((case.model, case.image_size), median)
+        difference = None
+        if not case.training:
+            logits = workload.forward().float()
+            same = first_logits.setdefault(f"{case.model} {case.image_size} {case.overrides}", logits)
+            difference = float((logits - same).abs().max())
         per_second = None if case.form == "compiled" else flops(workload.step) / median
         result = Result(
             model=case.model,
+            varied={name: case.overrides[name] for name in vary if name in case.overrides},
             form=case.form,
             precision=case.precision,
             image_size="x".join(map(str, case.image_size)),
@@ -174,10 +204,10 @@ def _measure(workloads: list[Workload], rounds: int, memory: bool, memory_budget
             ms=1000 * median,
             ms_min=min(ms),
             ms_max=max(ms),
-            ratio=base_seconds / median,
+            ratio=base / median,
             gflops_per_s=None if per_second is None else per_second / 1e9,
             share_of_peak=None if per_second is None else per_second / best[case.precision],
-            difference=None if logits is None else float((logits - cast(torch.Tensor, base_logits)).abs().max()),
+            difference=difference,
             saved_mb=saved_for_backward(workload.forward, workload.model) / 1e6 if case.training else None,
             memory_gb=peak_memory_gb(case) if memory else None,
             largest_batch=largest_batch(case, memory_budget_gb) if memory_budget_gb else None,
@@ -252,9 +282,9 @@ def _print(results: Sequence[Result], machine: dict[str, str | int], options: di
     table = Table("model", *shown)
     for column in table.columns[2:]:
         column.justify = "right"
-    for i, result in enumerate(results):
-        repeated = i > 0 and results[i - 1].model == result.model
-        table.add_row("" if repeated else result.model, *(cells[i] or "" for cells in shown.values()))
+    names = [", ".join([r.model, *(f"{field} {value}" for field, value in r.varied.items())]) for r in results]
+    for i, name in enumerate(names):
+        table.add_row("" if name in names[max(i - 1, 0) : i] else name, *(cells[i] or "" for cells in shown.values()))
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     step = "training steps (AdamW)" if options["training"] else "inference"
