@@ -82,7 +82,8 @@ ALLOWED = {
     "allocator": set(),
     "machine": {"errors"},
     "workload": {"errors", "measurement", "models.baselines", "models.published", "models.wavemix", "models.weights"},
-    "benchmark": {"allocator", "errors", "machine", "measurement", "parser", "workload"},
+    "benchmark_results": set(),
+    "benchmark": {"allocator", "benchmark_results", "errors", "machine", "measurement", "parser", "workload"},
     # of the paper's rooms only the smoke runs come near models and data, and run the command line in their own process
     "paper": set(),
     "paper.rows": {"config"},

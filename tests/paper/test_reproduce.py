@@ -176,8 +176,8 @@ def test_what_was_interrupted_goes_on(run: Run, copy: Path, data_root: Path) -> 
     (copy / "experiments" / "results" / "table05.csv").unlink()
     command = [sys.executable, "-m", "wavemix_pl", "reproduce", "5", "--row", row.row, "--seeds", "1"]
     command += [*whole.plan.flags]
-    slow = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=slow, start_new_session=True, stdout=-3, stderr=-3) as process:
+    same_sums = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(command, env=same_sums, start_new_session=True, stdout=-3, stderr=-3) as process:
         last = directory / "checkpoints" / "last.ckpt"
         deadline = time.monotonic() + 120
         while not last.exists() and process.poll() is None and time.monotonic() < deadline:
